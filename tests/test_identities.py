@@ -1,0 +1,167 @@
+"""Theorems: each test is named after the statement it checks."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import everything, generator, small_model
+
+from vadd import Cosine, Geometric, Linear, Masking, Polynomial, exact_nll, nelbo, objective, sample
+from vadd.likelihood import quadrature
+from vadd.sample import categorical
+
+SCHEDULES = [Linear(), Cosine(), Polynomial(2.0), Geometric()]
+
+
+def test_the_mdm_objective_is_a_hand_written_masked_diffusion_loss_on_the_same_draws():
+    model = small_model((4,), 3, latent_dim=0)
+    x = torch.randint(3, (64, 4), generator=generator(1))
+    t = torch.rand(64, generator=generator(2), dtype=torch.float64)
+
+    ours = objective(model, x, t, generator=generator(3))
+
+    u = torch.rand(64, 4, generator=generator(3), dtype=torch.float64)
+    x_t = torch.where(u < (1 - t)[:, None], x, 3)
+    logits = model.denoiser(x_t, t.float(), None)
+    by_hand = []
+    for row in range(64):
+        nats = sum(-F.log_softmax(logits[row, i], 0)[x[row, i]] for i in range(4) if x_t[row, i] == 3)
+        by_hand.append(nats / t[row])
+    assert torch.allclose(ours, torch.stack([torch.as_tensor(b) for b in by_hand]).double())
+
+
+def test_a_model_that_ignores_z_is_masked_diffusion():
+    with_z, without = small_model(latent_dim=2), small_model(latent_dim=0)
+    with_z.denoiser.load_state_dict(without.denoiser.state_dict(), strict=False)
+    for layer in (0, 2):
+        torch.nn.init.zeros_(with_z.denoiser.latent[layer].weight)
+        torch.nn.init.zeros_(with_z.denoiser.latent[layer].bias)
+    for head in with_z.heads:  # r = p
+        torch.nn.init.zeros_(head.linear.weight)
+    x, t = everything(without), torch.full((9,), 0.7, dtype=torch.float64)
+    assert torch.allclose(
+        objective(with_z, x, t, generator=generator()), objective(without, x, t, generator=generator())
+    )
+    for steps in (1, 3):
+        assert torch.allclose(exact_nll(with_z, x, steps), exact_nll(without, x, steps), atol=1e-6)
+        for particles in (1, 4):
+            one, two = (nelbo(m, x, steps, particles=particles, generator=generator()) for m in (with_z, without))
+            assert torch.allclose(one, two, atol=1e-5)
+        one, two = (sample(m, 200, steps, generator=generator()) for m in (with_z, without))
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("latent_dim", [0, 1, 2])
+def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, steps, latents):
+    model = small_model((2,), 3, latent_dim, schedule=Cosine() if steps == 2 else Linear(), scale=2.0 - latent_dim / 2)
+    x = everything(model)
+    law = torch.exp(-exact_nll(model, x, steps, latents=latents))
+    assert law.sum().item() == pytest.approx(1, abs=1e-6)
+
+    num = 40_000
+    drawn = sample(model, num, steps, latents=latents, generator=generator(1))
+    counts = torch.bincount(drawn @ torch.tensor([3, 1]), minlength=9).double()
+    chi2 = ((counts - num * law) ** 2 / (num * law)).sum().item()
+    assert chi2 < 26.1  # the 99.9% quantile for 8 degrees of freedom
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+@pytest.mark.parametrize("latent_dim", [0, 1])
+def test_the_bound_is_never_below_the_exact_negative_log_likelihood(latent_dim, latents, schedule):
+    model = small_model((3,), 3, latent_dim, schedule=schedule, scale=2.0)
+    x = everything(model)
+    for steps in (1, 2, 4):
+        exact = exact_nll(model, x, steps, latents=latents)
+        gaps = []
+        for particles in (1, 8):
+            bound = nelbo(model, x.repeat(200, 1), steps, particles=particles, latents=latents, generator=generator(steps))
+            estimates = bound.view(200, 27)
+            error = estimates.std(0) / 200**0.5
+            assert (estimates.mean(0) >= exact - 4 * error - 1e-6).all()
+            gaps.append((estimates.mean() - exact.mean()).item())
+        if latent_dim:
+            assert gaps[1] < gaps[0]  # more particles, a tighter bound
+        elif steps == 1:
+            assert gaps[0] == pytest.approx(0, abs=1e-5)  # nothing is marginalised: the bound is exact
+
+
+def test_samples_are_the_same_for_any_batch_split():
+    model = small_model((3,), 4, latent_dim=2)
+    for latents in ("fresh", "fixed", "shared"):
+        whole = sample(model, 50, 4, latents=latents, generator=generator(5))
+        for batch in (1, 7, 49):
+            assert torch.equal(whole, sample(model, 50, 4, latents=latents, batch=batch, generator=generator(5)))
+        assert not torch.equal(whole, sample(model, 50, 4, latents=latents, generator=generator(6)))
+
+
+@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+def test_bounds_are_the_same_for_any_batch_split(latents):
+    model = small_model((3,), 4, latent_dim=2)
+    x = torch.randint(4, (50, 3), generator=generator(1))
+    whole = nelbo(model, x, 5, particles=3, latents=latents, generator=generator(5))
+    cut = nelbo(model, x, 5, particles=3, latents=latents, batch=10, generator=generator(5))
+    assert torch.allclose(whole, cut, atol=1e-5)
+
+
+def test_shared_latents_are_shared_and_fixed_latents_stay():
+    model = small_model((1,), 50, latent_dim=2, scale=8.0)
+    seen = []
+    model.denoiser.latent.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    sample(model, 20, 1, latents="shared", generator=generator())
+    assert (seen[-1] == seen[-1][0]).all()
+    sample(model, 20, 1, latents="fresh", generator=generator())
+    assert len(seen[-1].unique(dim=0)) == 20
+
+    # One token is revealed in one of the three steps; the z it sees is the row's own, whichever the step.
+    seen.clear()
+    sample(model, 30, 3, latents="fixed", generator=generator())
+    by_step = torch.cat(seen)
+    seen.clear()
+    sample(model, 30, 1, latents="fixed", generator=generator())
+    assert torch.equal(by_step.sort(0).values, seen[0].sort(0).values)
+
+
+def test_given_tokens_survive_infilling_exactly():
+    model = small_model((5,), 4, latent_dim=2)
+    given = torch.randint(-1, 4, (40, 5), generator=generator(1))
+    filled = sample(model, 40, 3, given=given, generator=generator(2))
+    assert torch.equal(filled[given >= 0], given[given >= 0])
+    assert ((filled >= 0) & (filled < 4)).all()
+
+
+def test_the_categorical_follows_its_probabilities_and_never_leaves_the_vocabulary():
+    logits = torch.log(torch.tensor([0.0, 0.2, 0.5, 0.3, 0.0]))
+    u = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    drawn = categorical(logits.expand(1000, 5), u)
+    assert torch.bincount(drawn, minlength=5).tolist() == [0, 200, 500, 300, 0]
+    edges = torch.tensor([0.0, 1 - 2.0**-54], dtype=torch.float64)
+    assert categorical(logits.expand(2, 5), edges).tolist() == [1, 3]
+
+
+def test_quadrature_integrates_moments_of_the_standard_normal():
+    for dim in (1, 2):
+        z, w = quadrature(dim, 32)
+        assert w.sum().item() == pytest.approx(1)
+        assert (w @ z.double() ** 2).tolist() == pytest.approx([1] * dim)
+        assert (w @ z.double() ** 4).tolist() == pytest.approx([3] * dim, rel=1e-5)
+
+
+def test_an_untrained_model_is_uniform():
+    from vadd.nn.mlp import MLPDenoiser
+
+    model = MLPDenoiser((2, 2), 5, 3, width=8, blocks=1)
+    logits = model(torch.full((7, 2, 2), 5), torch.ones(7), lambda prior: prior[0])
+    assert logits.shape == (7, 2, 2, 5)
+    assert torch.equal(logits, torch.zeros_like(logits))
+    assert math.isclose(F.cross_entropy(logits.view(-1, 5), torch.zeros(28, dtype=torch.long)).item(), math.log(5), rel_tol=1e-6)
+
+
+def test_the_mask_never_comes_out():
+    model = small_model((4,), 2, latent_dim=1, scale=3.0)
+    for grid in ("uniform", "cosine"):
+        for steps in (1, 2, 9):
+            assert sample(model, 100, steps, grid=grid, generator=generator()).max() < Masking(2).mask

@@ -1,0 +1,89 @@
+"""From an Experiment to the objects it names: the only table of classes. torch is imported where a model is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vadd import config
+from vadd.errors import InputError
+
+if TYPE_CHECKING:
+    from vadd.data import Source
+    from vadd.model import MaskedDiffusion
+
+__all__ = ["masking", "matched", "model", "source"]
+
+
+def source(of: config.Source) -> Source:
+    """The data. Imports no torch."""
+    from vadd import data
+
+    match of:
+        case config.PlaneSource():
+            return data.Plane(of.name, of.vocab_size)
+        case config.BitsSource(name="ising"):
+            return data.Ising(of.length, of.coupling)
+        case config.BitsSource():
+            return {"coins": data.Coins, "parity": data.Parity}[of.name](of.length)
+        case config.DigitsSource():
+            return data.Digits()
+        case config.CustomSource() if not of.path:
+            raise InputError(f"a custom.{of.kind} source needs a file, give it with --source.path FILE")
+        case config.CustomSource(kind="array"):
+            return data.Array(of.path)
+        case config.CustomSource(kind="csv"):
+            return data.Csv(of.path)
+        case config.CustomSource(kind="text"):
+            return data.Text(of.path, of.length)
+    raise TypeError(f"no source for {of!r}")
+
+
+def masking(experiment: config.Experiment, vocab_size: int):
+    from vadd import schedule
+    from vadd.masking import Masking
+
+    of = experiment.schedule
+    options = {"power": of.power} if of.kind == "polynomial" else {}
+    return Masking(vocab_size, getattr(schedule, of.kind.capitalize())(**options))
+
+
+def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int) -> MaskedDiffusion:
+    """The untrained model; its weights are a function of the experiment's seed."""
+    import torch
+
+    from vadd.model import MaskedDiffusion
+    from vadd.nn.mlp import MLPDenoiser, MLPRecognition
+
+    size = experiment.network.model_dump(exclude={"kind"})
+    dim = experiment.latent.dim
+    with torch.random.fork_rng():
+        torch.manual_seed(experiment.seed)
+        denoiser = MLPDenoiser(shape, vocab_size, dim, **size)
+        recognition = MLPRecognition(shape, vocab_size, **size) if dim else None
+        return MaskedDiffusion(
+            shape, masking(experiment, vocab_size), denoiser, recognition, sees_mask=experiment.latent.sees_mask
+        )
+
+
+def matched(experiment: config.Experiment, latent_dim: int, shape: tuple[int, ...], vocab_size: int) -> config.Experiment:
+    """A masked diffusion experiment as wide as gives it the number of parameters that VADD with `latent_dim` has in
+    training, denoiser and recognition together, as near as whole widths allow (within 2% from width 32 on)."""
+    import torch
+
+    def count(dim: int, width: int) -> int:
+        network = experiment.network.model_copy(update={"width": width})
+        latent = experiment.latent.model_copy(update={"dim": dim})
+        with torch.device("meta"):
+            built = model(experiment.model_copy(update={"network": network, "latent": latent}), shape, vocab_size)
+        return built.parameter_counts()["training"]
+
+    target, width = count(latent_dim, experiment.network.width), experiment.network.width
+    while count(0, width) < target:
+        width += 1
+    width = min((width - 1, width), key=lambda w: abs(count(0, w) - target))
+    return experiment.model_copy(
+        update={
+            "network": experiment.network.model_copy(update={"width": width}),
+            "latent": experiment.latent.model_copy(update={"dim": 0}),
+        }
+    )

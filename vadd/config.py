@@ -1,0 +1,157 @@
+"""An experiment is one frozen value: what is learned, by which model, how it is trained and judged.
+
+`Experiment` is complete (it is written to `config.json` as it stands) and strict (an unknown key is an error).
+Recipes are functions that return one; methods (`vadd`, `mdm`, ...) are named changes to one; the command line
+overrides single fields, e.g. `--latent.dim 0`. Nothing here imports torch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "MLP",
+    "BitsSource",
+    "CustomSource",
+    "DigitsSource",
+    "Evaluation",
+    "Experiment",
+    "Latent",
+    "Objective",
+    "PlaneSource",
+    "Sampling",
+    "Schedule",
+    "Train",
+]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# ------------------------------------------------------------------------------------------------- what is learned
+
+
+class PlaneSource(Frozen):
+    """Points of the plane on a grid of `vocab_size` x `vocab_size` cells, with the exact table of probabilities."""
+
+    kind: Literal["plane"] = "plane"
+    name: Literal["checkerboard", "swissroll", "circles", "gaussians", "moons", "pinwheel", "spirals"]
+    vocab_size: int = Field(64, ge=2, le=256, description="cells along each axis")
+    root: str | None = Field(None, description="folder of data files; this source is computed and needs none")
+
+
+class BitsSource(Frozen):
+    """Short binary sequences whose law is known: equal coins, even parity, an Ising chain."""
+
+    kind: Literal["bits"] = "bits"
+    name: Literal["coins", "parity", "ising"]
+    length: int = Field(8, ge=1, le=64, description="number of bits (parity needs two; tables are kept up to 16)")
+    coupling: float = Field(1.0, description="ising only: log-odds/2 that neighbours agree")
+    root: str | None = Field(None, description="folder of data files; this source is computed and needs none")
+
+
+class DigitsSource(Frozen):
+    """scikit-learn's handwritten digits: 8 x 8 pixels, 17 levels, 1,797 images with labels."""
+
+    kind: Literal["digits"] = "digits"
+    root: str | None = Field(None, description="folder of data files; these come with scikit-learn")
+
+
+class CustomSource(Frozen):
+    """The user's own data in one file."""
+
+    kind: Literal["array", "csv", "text"]
+    path: str = Field("", description="the file: .npy of integers, .csv with a header, or .txt with one item a line")
+    length: int = Field(0, ge=0, description="text only: characters kept of a line; 0 takes the longest line")
+
+
+Source = Annotated[PlaneSource | BitsSource | DigitsSource | CustomSource, Field(discriminator="kind")]
+
+
+# -------------------------------------------------------------------------------------------------- by which model
+
+
+class Schedule(Frozen):
+    """α_t, METHOD section 1."""
+
+    kind: Literal["linear", "cosine", "polynomial", "geometric"] = "linear"
+    power: float = Field(2.0, gt=0, description="polynomial only: α = 1 - t^power")
+
+
+class MLP(Frozen):
+    """Residual MLP over all positions at once, for short token vectors."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: int = Field(256, ge=1)
+    blocks: int = Field(4, ge=1)
+    embedding: int = Field(16, ge=1, description="numbers that stand for one token")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Latent(Frozen):
+    """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
+
+    dim: int = Field(2, ge=0)
+    sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
+
+
+# -------------------------------------------------------------------------------------------- trained and judged
+
+
+class Objective(Frozen):
+    """The loss. `delbo`: the paper's, with λ rising linearly from 0 to 1 over `kl_warmup` steps.
+
+    `kl_cycles` > 1 repeats the rise; `free_bits` nats of KL per example cost nothing.
+    `persistent`: one z for all steps, its KL paid once (docs/method.md).
+    """
+
+    kind: Literal["delbo", "persistent"] = "delbo"
+    kl_warmup: int = Field(1000, ge=0)
+    kl_cycles: int = Field(1, ge=1)
+    free_bits: float = Field(0.0, ge=0)
+
+
+class Train(Frozen):
+    steps: int = Field(6000, ge=1)
+    batch: int = Field(1024, ge=1, description="examples a step, over all devices")
+    lr: float = Field(1e-3, gt=0)
+    final_lr: float = Field(1e-5, ge=0, description="the cosine decay ends here; equal to lr: constant")
+    lr_warmup: int = Field(100, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.999, ge=0, lt=1)
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    precision: Literal["32", "bf16"] = "32"
+    log_every: int = Field(100, ge=1)
+    validate_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+
+
+class Sampling(Frozen):
+    grid: Literal["uniform", "cosine"] = "uniform"
+    latents: Literal["fresh", "fixed", "shared"] = Field("fresh", description="z a step, a sample, or a batch")
+
+
+class Evaluation(Frozen):
+    steps: tuple[int, ...] = Field((1, 2, 5, 10, 50), min_length=1)
+    num: int = Field(100_000, ge=2, description="samples drawn for each number of steps")
+    held_out: int = Field(2000, ge=2, description="held-out examples for the likelihood")
+    particles: int = Field(16, ge=1, description="importance samples K of the likelihood")
+    batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
+
+
+class Experiment(Frozen):
+    recipe: str
+    about: str = ""
+    method: str = "vadd"
+    seed: int = Field(0, ge=0)
+    source: Source
+    network: MLP = MLP()
+    latent: Latent = Latent()
+    schedule: Schedule = Schedule()
+    objective: Objective = Objective()
+    train: Train = Train()
+    sampling: Sampling = Sampling()
+    evaluation: Evaluation = Evaluation()

@@ -1,0 +1,127 @@
+"""Latents, and who answers a draw.
+
+A denoiser asks for its latents while it runs: `z = draw(prior, context)`, with a Gaussian prior, the pair (mean, log σ),
+that it may compute from its own state. It does not know who answers:
+
+    Prior      z ~ p(z)                          when sampling
+    Posterior  z ~ r_φ(z | x, M)                 when training; adds up KL(r ‖ p) and log p(z) - log r(z)
+    Replay     z as told                         encodings, interpolations, quadrature
+    Mode       z = the prior's mean              a control
+
+A denoiser that never asks is masked diffusion.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vadd.errors import InputError
+from vadd.noise import normal, rows_of
+
+__all__ = ["Draw", "Gaussian", "Mode", "Posterior", "Prior", "Replay"]
+
+
+class Gaussian(NamedTuple):
+    """N(mean, diag σ²), σ = exp(log_std); both (B, *d). Densities are summed over all but the first axis, in nats."""
+
+    mean: Float[Tensor, "B *d"]
+    log_std: Float[Tensor, "B *d"]
+
+    def sample(self, generator=None) -> Float[Tensor, "B *d"]:
+        """Reparameterised: mean + σ ε."""
+        return self.mean + self.log_std.exp() * normal(generator, tuple(self.mean.shape), self.mean.device)
+
+    def log_prob(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, " B"]:
+        epsilon = (z - self.mean) * torch.exp(-self.log_std)
+        return (-0.5 * epsilon**2 - self.log_std - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def kl(self, p: "Gaussian") -> Float[Tensor, "B *d"]:
+        """KL(self ‖ p) of each dimension, nats."""
+        gap = self.log_std - p.log_std
+        return 0.5 * (torch.exp(2 * gap) + ((self.mean - p.mean) * torch.exp(-p.log_std)) ** 2 - 1) - gap
+
+
+Pair = tuple[Tensor, Tensor]
+"""A prior as a network offers it: mean and log σ, each (B, *d)."""
+
+
+class Draw(Protocol):
+    """Who answers: prior (mean, log σ) and, for posteriors that read it, the denoiser's state -> z (B, *d)."""
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor: ...
+
+
+class Prior:
+    """Answers with z ~ prior."""
+
+    def __init__(self, generator=None):
+        self.generator = generator
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        return Gaussian(*prior).sample(self.generator)
+
+    def rows(self, rows: Tensor) -> "Prior":
+        """The answers for some rows of the batch only."""
+        return Prior(rows_of(self.generator, rows))
+
+
+class Mode:
+    """Answers with the prior's mean: the latent switched off."""
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        return prior[0]
+
+    def rows(self, rows: Tensor) -> "Mode":
+        return self
+
+
+class Replay:
+    """Answers with the given latents, in order; each is (B, *d)."""
+
+    def __init__(self, *latents: Tensor):
+        self.latents = latents
+        self.asked = 0
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        if self.asked == len(self.latents):
+            raise InputError(f"the model asks for more latents than the {len(self.latents)} that Replay was given")
+        z = self.latents[self.asked]
+        if z.shape != prior[0].shape:
+            raise InputError(f"latent {self.asked} has shape {tuple(z.shape)}, the model asks for {tuple(prior[0].shape)}")
+        self.asked += 1
+        return z
+
+    def rows(self, rows: Tensor) -> "Replay":
+        return Replay(*(z[rows] for z in self.latents))
+
+
+class Posterior:
+    """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw.
+
+    `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `approximations` are the
+    Gaussians r in the order asked, `latents` the z drawn and `kl_each` their KL by dimension.
+    """
+
+    def __init__(self, features: Float[Tensor, "B F"], heads: Sequence[Callable[..., Gaussian]], generator=None):
+        self.features, self.heads, self.generator = features, heads, generator
+        self.kl = features.new_zeros(len(features))
+        self.log_ratio = features.new_zeros(len(features))
+        self.approximations: list[Gaussian] = []
+        self.latents: list[Tensor] = []
+        self.kl_each: list[Tensor] = []
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        r = self.heads[len(self.latents)](self.features, context)
+        z = r.sample(self.generator)
+        p = Gaussian(*prior)
+        kl = r.kl(p)
+        self.kl = self.kl + kl.flatten(1).sum(1)
+        self.log_ratio = self.log_ratio + p.log_prob(z) - r.log_prob(z)
+        self.approximations.append(r)
+        self.latents.append(z)
+        self.kl_each.append(kl)
+        return z

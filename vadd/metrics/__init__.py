@@ -1,0 +1,37 @@
+"""The measures: pure functions, arrays in, numbers out. They know nothing of models, runs or files.
+
+    divergence   tables of probabilities, where the law is known: JS, TV, entropy, and the floor of finite samples
+    statistics   marginals and pairs, for any categorical data
+    neighbours   precision, recall, density, coverage, on points
+    frechet      the Fréchet distance, on features; a small classifier that makes them
+    summary      several seeds: means with standard errors, paired differences
+
+Distances from samples are biased upwards: read each beside its floor, which is the same function with real data in
+place of the samples (`sampling_floor` where the law is known). Information is in nats.
+"""
+
+from vadd.metrics.divergence import entropy, histogram, jensen_shannon, sampling_floor, total_variation
+from vadd.metrics.frechet import Classifier, digit_features, frechet_distance, train_classifier
+from vadd.metrics.neighbours import features, neighbours
+from vadd.metrics.statistics import marginal_error, mutual_information, pairwise_error, pairwise_mi_error
+from vadd.metrics.summary import mean_and_error, paired_difference
+
+__all__ = [
+    "Classifier",
+    "digit_features",
+    "entropy",
+    "features",
+    "frechet_distance",
+    "histogram",
+    "jensen_shannon",
+    "marginal_error",
+    "mean_and_error",
+    "mutual_information",
+    "neighbours",
+    "paired_difference",
+    "pairwise_error",
+    "pairwise_mi_error",
+    "sampling_floor",
+    "total_variation",
+    "train_classifier",
+]

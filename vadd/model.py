@@ -1,0 +1,115 @@
+"""The model: p_θ(x | x_t, z), p(z) and r_φ(z | x, M), as one final module.
+
+    p_θ(x_s | x_t) = ∫ p_θ(x_s | x_t, z) p(z) dz,       p(z) = N(0, I_d)                 (Eq. 6 of arXiv 2505.17384)
+    r_φ(z | x, x_t) = N(m_φ(x, M), diag σ_φ(x, M)²)                                      (Eq. 8)
+
+Given z the tokens are independent, x^i ~ Cat(μ_θ^i(x_t, z, t)); the integral over z couples them. A denoiser with
+`latents = ()` never asks for z: then this is masked diffusion, exactly, by the same code.
+"""
+
+from typing import Protocol, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vadd.errors import InputError
+from vadd.latent import Draw, Gaussian, Mode, Posterior
+from vadd.masking import Masking
+
+__all__ = ["Denoiser", "MaskedDiffusion", "Recognition"]
+
+
+class Denoiser(Protocol):
+    """x_t, t, draw -> logits of μ (B, *D, V); with `at`, a (B, *D) mask of N positions, only theirs: (N, V).
+
+    `latents` lists the shapes of the latents it asks for, in order.
+    """
+
+    latents: tuple[tuple[int, ...], ...]
+
+    def __call__(self, x_t: Tensor, t: Tensor, draw: Draw, at: Tensor | None = None) -> Tensor: ...
+
+
+class Recognition(Protocol):
+    """x, M, t -> features (B, `features`) that the posterior heads read. Tokens of x may be hidden by the mask."""
+
+    features: int
+
+    def __call__(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor: ...
+
+
+class Head(nn.Module):
+    """Features to the mean and log σ of one latent. σ starts at 1 and stays within e^±7, for a finite KL."""
+
+    def __init__(self, features: int, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = shape
+        self.linear = nn.Linear(features, 2 * torch.Size(shape).numel())
+        nn.init.zeros_(self.linear.bias)
+        with torch.no_grad():
+            self.linear.weight.mul_(0.1)
+
+    def forward(self, features: Tensor, context: Tensor | None = None) -> Gaussian:
+        mean, log_std = self.linear(features).float().chunk(2, dim=-1)
+        return Gaussian(mean.unflatten(-1, self.shape), (7 * torch.tanh(log_std / 7)).unflatten(-1, self.shape))
+
+
+@final
+class MaskedDiffusion(nn.Module):
+    """A denoiser, its recognition model and the corruption they live under.
+
+    Raises:
+        InputError: a denoiser that asks for latents without a recognition model to train them.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        masking: Masking,
+        denoiser: nn.Module,
+        recognition: nn.Module | None = None,
+        *,
+        sees_mask: bool = True,
+    ):
+        super().__init__()
+        if denoiser.latents and recognition is None:
+            raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
+        self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
+        self.denoiser = denoiser
+        self.recognition = recognition if denoiser.latents else None
+        self.heads = nn.ModuleList(Head(recognition.features, z) for z in denoiser.latents)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def has_latents(self) -> bool:
+        return bool(self.denoiser.latents)
+
+    def logits(
+        self,
+        x_t: Int[Tensor, "B *D"],
+        t: Float[Tensor, " B"],
+        draw: Draw | None = None,
+        at: Bool[Tensor, "B *D"] | None = None,
+    ) -> Float[Tensor, "... V"]:
+        """Logits of μ_θ(x_t, z, t), with z from `draw`: (B, *D, V), or (N, V) at the N positions of `at`."""
+        return self.denoiser(x_t, t.float(), draw or Mode(), at)
+
+    def posterior(
+        self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None
+    ) -> Posterior:
+        """r_φ(z | x, M), ready to answer a draw. It answers with no latents for masked diffusion."""
+        if self.recognition is None:
+            return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
+        seen = masked if self.sees_mask else torch.zeros_like(masked)
+        return Posterior(self.recognition(x, seen, t.float()), list(self.heads), generator)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """`sampling`: what a sampler needs (the denoiser). `training`: all."""
+        return {
+            "sampling": sum(p.numel() for p in self.denoiser.parameters()),
+            "training": sum(p.numel() for p in self.parameters()),
+        }

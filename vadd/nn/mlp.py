@@ -1,0 +1,105 @@
+"""Residual MLPs over all positions at once, for short vectors of tokens: the plane, small tables, small images."""
+
+import math
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vadd.nn.layers import ModulatedBlock, TimeFeatures
+
+__all__ = ["MLPDenoiser", "MLPRecognition"]
+
+TIME_FEATURES = 64
+
+
+class Trunk(nn.Module):
+    """Token embeddings (B, L, E), laid side by side -> residual blocks under a condition -> (B, width)."""
+
+    def __init__(self, length: int, *, width: int, blocks: int, embedding: int, condition: int, dropout: float):
+        super().__init__()
+        self.enter = nn.Linear(length * embedding, width)
+        self.blocks = nn.ModuleList(ModulatedBlock(width, condition, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, embedded: Tensor, condition: Tensor) -> Tensor:
+        h = self.enter(embedded.flatten(1))
+        for block in self.blocks:
+            h = block(h, condition)
+        return self.norm(h)
+
+
+class MLPDenoiser(nn.Module):
+    """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or never if that is 0.
+
+    z and t modulate every block. The output starts at zero, so that the untrained model is uniform.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        vocab_size: int,
+        latent_dim: int = 0,
+        *,
+        width: int = 256,
+        blocks: int = 4,
+        embedding: int = 16,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.shape, self.vocab_size = tuple(shape), vocab_size
+        self.latents = ((latent_dim,),) if latent_dim else ()
+        length, condition = math.prod(shape), max(16, width // 4)
+        self.embed = nn.Embedding(vocab_size + 1, embedding)
+        self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition))
+        if latent_dim:
+            self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
+        self.activation = nn.SiLU()
+        self.trunk = Trunk(
+            length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
+        )
+        self.out = nn.Linear(width, length * vocab_size)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, draw: Callable[..., Tensor] | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        condition = self.time(t)
+        for shape in self.latents:
+            zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
+            condition = condition + self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
+        h = self.trunk(self.embed(x_t.flatten(1)), self.activation(condition))  # (B, width)
+        logits = self.out(h).view(*x_t.shape, self.vocab_size)
+        return logits if at is None else logits[at]
+
+
+class MLPRecognition(nn.Module):
+    """(x, M, t) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        vocab_size: int,
+        *,
+        width: int = 256,
+        blocks: int = 4,
+        embedding: int = 16,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.features = width
+        length, condition = math.prod(shape), max(16, width // 4)
+        self.embed = nn.Embedding(vocab_size + 1, embedding)
+        self.embed_mask = nn.Embedding(2, embedding * length)
+        self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition), nn.SiLU())
+        self.trunk = Trunk(
+            length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
+        )
+
+    def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+        table = self.embed_mask.weight.view(2, math.prod(x.shape[1:]), -1)  # one pair of embeddings a position
+        bit = masked.flatten(1)[..., None]
+        embedded = self.embed(x.flatten(1)) + table[1].where(bit, table[0])  # (B, L, E)
+        return self.trunk(embedded, self.time(t))

@@ -1,0 +1,128 @@
+"""What is trained. Its value is a loss, **not a likelihood**: for those see `vadd.likelihood`.
+
+The terms of one corrupted example, in nats, with z ~ r_φ(z | x, M):
+
+    log_likelihood = Σ_{i∈M} log μ_θ^i(x_t, z, t)[x^i],        kl = KL(r_φ(z | x, M) ‖ p(z))
+
+The paper's objective (DELBO, Eq. 9 of arXiv 2505.17384), with the KL weight λ that rises from 0 to 1:
+
+    E_t E_{x_t} E_r  w(t) [ -log_likelihood + λ kl ]
+
+With latents and λ = 1 this can lie below the entropy of the data (docs/method.md has two coins that show it), because it
+pays for z once where T steps pay T times. Without latents it is the bound of MDLM and MD4.
+
+The persistent objective keeps one z for all T steps: r sees the whole of x (M is everything) and its KL is paid once,
+
+    E_r [ T r(t, s) (-log_likelihood) ] + λ kl,      t = i/T, s = (i-1)/T, i uniform in 1..T,
+
+which at λ = 1 bounds -log p^{(T)}(x) of the sampler that draws z once (docs/method.md); with a linear schedule
+T r(t, s) = w(t).
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vadd.latent import Posterior
+from vadd.model import MaskedDiffusion
+
+__all__ = ["Terms", "delbo", "kl_weight", "log_mu", "objective", "persistent", "terms"]
+
+
+class Terms(NamedTuple):
+    """Per example, (B,): `log_likelihood` and `kl` in nats, `masked` = |M| in tokens; and who answered."""
+
+    log_likelihood: Float[Tensor, " B"]
+    kl: Float[Tensor, " B"]
+    masked: Int[Tensor, " B"]
+    posterior: Posterior
+
+
+def log_mu(
+    model: MaskedDiffusion, x: Int[Tensor, "B *D"], x_t: Int[Tensor, "B *D"], t: Float[Tensor, " B"], where, draw
+) -> Float[Tensor, " B"]:
+    """Σ_{i in `where`} log μ_θ^i(x_t, z, t)[x^i], nats; `where` is (B, *D)."""
+    logits = model.logits(x_t, t, draw).float()
+    nats = -F.cross_entropy(logits.flatten(0, -2), x.flatten(), reduction="none").view(x.shape)
+    return nats.where(where, 0.0).flatten(1).sum(1)
+
+
+def terms(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    x_t: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    *,
+    whole: bool = False,
+    generator=None,
+) -> Terms:
+    """The terms of the objective for one corruption x_t of x. `whole`: recognition sees all of x as masked, at t = 1."""
+    masked = model.masking.is_masked(x_t)
+    if whole:
+        posterior = model.posterior(x, torch.ones_like(masked), torch.ones_like(t), generator)
+    else:
+        posterior = model.posterior(x, masked, t, generator)
+    log_likelihood = log_mu(model, x, x_t, t, masked, posterior)
+    return Terms(log_likelihood, posterior.kl, masked.flatten(1).sum(1), posterior)
+
+
+def delbo(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    *,
+    kl_weight: float = 1.0,
+    free_bits: float = 0.0,
+    generator=None,
+) -> tuple[Float[Tensor, " B"], Terms]:
+    """The paper's objective at times t, with its terms. A KL below `free_bits` nats an example costs no more than that."""
+    masking = model.masking
+    x_t = masking.corrupt(x, t, generator)
+    now = terms(model, x, x_t, t, generator=generator)
+    loss = masking.schedule.weight(t) * (kl_weight * now.kl.clamp(min=free_bits) - now.log_likelihood)
+    return torch.where(now.masked > 0, loss, 0.0), now
+
+
+def persistent(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    s: Float[Tensor, " B"],
+    steps: Int[Tensor, " B"],
+    *,
+    kl_weight: float = 1.0,
+    free_bits: float = 0.0,
+    generator=None,
+) -> tuple[Float[Tensor, " B"], Terms]:
+    """The persistent objective for the step from t to s of a sampler of T = `steps` steps, with its terms."""
+    masking = model.masking
+    x_t = masking.corrupt(x, t, generator)
+    now = terms(model, x, x_t, t, whole=True, generator=generator)
+    weight = steps * masking.reveal_probability(t, s)
+    return kl_weight * now.kl.clamp(min=free_bits) - weight * now.log_likelihood, now
+
+
+def objective(
+    model: MaskedDiffusion, x: Int[Tensor, "B *D"], t: Float[Tensor, " B"], *, kl_weight: float = 1.0, generator=None
+) -> Float[Tensor, " B"]:
+    """The paper's objective at times t in (0, 1], nats an example: a training loss, not a likelihood.
+
+    Without latents its mean over t ~ U(0, 1] is the bound of masked diffusion on -log p(x).
+    """
+    return delbo(model, x, t, kl_weight=kl_weight, generator=generator)[0]
+
+
+def kl_weight(step: int, warmup: int, *, cycles: int = 1) -> float:
+    """λ at a training step: linear from 0 to 1 over `warmup` steps, then 1.
+
+    With `cycles` > 1 (Fu et al. 2019, arXiv 1903.10145) the warm-up is cut into that many rises from 0, each followed by
+    an equally long rest at 1.
+    """
+    if warmup == 0 or step >= warmup:
+        return 1.0
+    if cycles == 1:
+        return step / warmup
+    return min(1.0, 2 * (step * cycles / warmup % 1))

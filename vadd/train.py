@@ -1,0 +1,237 @@
+"""Training on Lightning's Trainer: fit and resume. The formulas are in `vadd.objective`.
+
+Batch and noise are functions of (seed, step, rank) and of nothing else, so that a run killed at any moment and resumed
+ends with the same weights, bit for bit, as one that was left alone: there is no data-loader state to restore.
+"""
+
+import math
+import sys
+import time
+import warnings
+from collections import defaultdict
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from safetensors.torch import save_file
+
+from vadd import build
+from vadd.errors import InputError
+from vadd.likelihood import nelbo
+from vadd.masking import stratified_times
+from vadd.objective import delbo, kl_weight, persistent
+from vadd.run import Run, atomic
+
+__all__ = ["Batches", "fit"]
+
+NOISE, ORDER, VALIDATION = range(3)  # keys of the independent random streams of a run
+PERSISTENT_STEPS = (1, 2, 4, 8, 16, 64)
+
+
+def seed_of(*key: int) -> int:
+    """One well-mixed seed for a tuple of small integers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Batches:
+    """The batch of a step: a fresh permutation of the data every epoch, as a function of (seed, step, rank)."""
+
+    def __init__(self, data: np.ndarray, batch: int, seed: int, *, rank: int = 0, world: int = 1):
+        self.data, self.batch, self.seed, self.rank, self.world = data, batch, seed, rank, world
+        self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """(batch // world, *D) int64: this rank's share of the global batch of a step."""
+        position = step * self.batch + np.arange(self.rank, self.batch, self.world)
+        epoch, place = np.divmod(position, len(self.data))
+        return torch.from_numpy(self.data[np.concatenate([self._permuted(e, place[epoch == e]) for e in np.unique(epoch)])]).long()
+
+    def _permuted(self, epoch: int, place: np.ndarray) -> np.ndarray:
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(len(self.data))
+        return self.order[place]
+
+
+class Training(lightning.LightningModule):
+    """The model under one experiment: which terms, at which times, with which weight; and what is logged."""
+
+    def __init__(self, run: Run, model, train: np.ndarray, valid: np.ndarray):
+        super().__init__()
+        self.run, self.model, self.data, self.held_out = run, model, train, valid
+        self.experiment = run.experiment
+        self.window: dict[str, list[float]] = defaultdict(list)
+        self.seconds, self.started = 0.0, time.perf_counter()
+
+    def on_fit_start(self) -> None:
+        world = self.trainer.world_size
+        if self.experiment.train.batch % world:
+            raise InputError(f"train.batch must divide among {world} devices, got {self.experiment.train.batch}")
+        self.batches = Batches(
+            self.data, self.experiment.train.batch, self.experiment.seed, rank=self.global_rank, world=world
+        )
+        self.started = time.perf_counter()
+
+    def training_step(self, _, __) -> torch.Tensor:
+        step, of = self.global_step, self.experiment.objective
+        seed = self.experiment.seed
+        x = self.batches(step).to(self.device)
+        # Times are stratified over the global batch: all ranks share this generator, and no other.
+        shared = torch.Generator().manual_seed(seed_of(seed, NOISE, step))
+        noise = torch.Generator().manual_seed(seed_of(seed, NOISE, step, 1 + self.global_rank))
+        torch.manual_seed(seed_of(seed, NOISE, step, 1 + self.global_rank, 1))  # dropout knows no generators
+        weight = kl_weight(step, of.kl_warmup, cycles=of.kl_cycles)
+        options = {"kl_weight": weight, "free_bits": of.free_bits, "generator": noise}
+        place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
+        if of.kind == "persistent":
+            T = torch.tensor(PERSISTENT_STEPS, device=self.device)
+            T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
+            i = torch.ceil(stratified_times(len(x), shared, **place) * T)
+            loss, terms = persistent(self.model, x, i / T, (i - 1) / T, T, **options)
+        else:
+            loss, terms = delbo(self.model, x, stratified_times(len(x), shared, **place), **options)
+        loss = loss.mean()
+        if not torch.isfinite(loss):
+            raise InputError(f"the loss is {loss.item()} at step {step}; lower --train.lr (now {self.experiment.train.lr})")
+        for name, value in (("loss", loss), ("log_likelihood", terms.log_likelihood), ("kl", terms.kl)):
+            self.window[name].append(value.detach().mean())
+        self.window["kl_weight"].append(torch.tensor(weight))
+        return loss
+
+    def on_train_batch_end(self, *_) -> None:
+        step = self.global_step
+        if step % self.experiment.train.log_every == 0 or step == self.experiment.train.steps:
+            self.log_line("train", {name: torch.stack(values).mean().item() for name, values in self.window.items()})
+            self.window.clear()
+
+    def on_validation_epoch_start(self) -> None:
+        """Lightning's EMA callback has put the averaged weights in place: these are what will be saved."""
+        few, seed = torch.from_numpy(self.held_out).long(), seed_of(self.experiment.seed, VALIDATION)
+        latents = "fixed" if self.experiment.objective.kind == "persistent" else "fresh"
+        values = {}
+        for steps in (1, 16):
+            costs = nelbo(self.model, few, steps, latents=latents, generator=torch.Generator().manual_seed(seed))
+            values[f"nelbo_{steps}"] = costs.mean().item()
+        self.log_line("valid", values)
+        self.log_dict(values, rank_zero_only=True)
+
+    def validation_step(self, *_) -> None:
+        """All of it happens in `on_validation_epoch_start`."""
+
+    def log_line(self, split: str, values: dict[str, float]) -> None:
+        if self.global_rank == 0:
+            seconds = round(self.seconds + time.perf_counter() - self.started, 3)
+            self.run.log({"step": self.global_step, "split": split, **values, "seconds": seconds})
+
+    def configure_optimizers(self):
+        of = self.experiment.train
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=of.lr, betas=of.betas, weight_decay=of.weight_decay, fused=True
+        )
+
+        def factor(step: int) -> float:
+            if step < of.lr_warmup:
+                return (step + 1) / of.lr_warmup
+            done = (step - of.lr_warmup) / max(1, of.steps - of.lr_warmup)
+            return (of.final_lr + (of.lr - of.final_lr) * (1 + math.cos(math.pi * min(1, done))) / 2) / of.lr
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
+        checkpoint["window"] = {name: torch.stack(values) for name, values in self.window.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.seconds = checkpoint["seconds"]
+        self.window.update({name: list(values) for name, values in checkpoint["window"].items()})
+
+    def train_dataloader(self):
+        """Only counts: `training_step` makes the batch from the step."""
+        return torch.utils.data.DataLoader(range(self.experiment.train.steps), batch_size=None)
+
+    def val_dataloader(self):
+        return torch.utils.data.DataLoader(range(1), batch_size=None)
+
+
+class Lines(Callback):
+    """Plain progress where there is no terminal: ten lines a run."""
+
+    def on_train_batch_end(self, trainer, training, *_) -> None:
+        steps = training.experiment.train.steps
+        if trainer.global_step % max(1, steps // 10) == 0 and trainer.is_global_zero:
+            last = training.run.metrics()[-1:] or [{}]
+            told = "  ".join(f"{k} {v:.3f}" for k, v in last[0].items() if k not in ("step", "split"))
+            print(f"step {trainer.global_step}/{steps}  {told}", flush=True)
+
+
+def accelerator(device: str) -> str:
+    known = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "gpu", "mps": "mps"}
+    if device not in known:
+        raise InputError(f"train.device must be one of {', '.join(known)}, got {device!r}")
+    if device in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise InputError(f"train.device is {device!r} but torch finds no such device here; use --train.device cpu")
+    return known[device]
+
+
+def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
+    """Train what the run's config says and write `model.safetensors`, the averaged weights. `resume` continues exactly.
+
+    Raises:
+        InputError: unusable data or device, or a loss that is not finite.
+    """
+    experiment = run.experiment
+    of = experiment.train
+    where = accelerator(of.device)
+    source = build.source(experiment.source)
+    model = build.model(experiment, source.shape, source.vocab_size)
+    training = Training(run, model, source.split("train"), source.split("valid")[:500])
+    callbacks: list[Callback] = [
+        EMAWeightAveraging(decay=of.ema),
+        ModelCheckpoint(run.checkpoints, "{step}", every_n_train_steps=of.checkpoint_every, save_top_k=1, monitor=None),
+    ]
+    terminal = sys.stderr.isatty() and not quiet
+    if terminal:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
+    elif not quiet:
+        callbacks.append(Lines())
+    checkpoint = run.last_checkpoint() if resume else None
+    run.truncate_metrics(step_of(checkpoint))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice about workers and tensor cores that does not concern this loader
+        trainer = lightning.Trainer(
+            accelerator=where,
+            precision={"32": "32-true", "bf16": "bf16-mixed"}[of.precision],
+            max_steps=of.steps,
+            max_epochs=-1,
+            val_check_interval=of.validate_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            gradient_clip_val=of.clip,
+            callbacks=callbacks,
+            logger=tensorboard(run),
+            enable_progress_bar=terminal,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=of.log_every,
+        )
+        trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero and trainer.global_step >= of.steps:
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        with atomic(run.weights) as path:
+            save_file(weights, path)
+
+
+def step_of(checkpoint) -> int:
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"] if checkpoint else 0
+
+
+def tensorboard(run: Run):
+    """TensorBoard's logger where it is installed; metrics.jsonl is written in any case."""
+    try:
+        import tensorboard  # noqa: F401
+        from lightning.pytorch.loggers import TensorBoardLogger
+    except ImportError:
+        return False
+    return TensorBoardLogger(run.path, name="tensorboard", version="")
