@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from vadd import Masking, MaskedDiffusion
+from vadd import MaskedDiffusion, Masking
 from vadd.nn.mlp import MLPDenoiser, MLPRecognition
 
 
@@ -18,7 +18,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def small_model(shape=(2,), vocab_size=3, latent_dim=1, *, seed=0, schedule=None, scale=1.0, **masking) -> MaskedDiffusion:
+def small_model(
+    shape=(2,), vocab_size=3, latent_dim=1, *, seed=0, schedule=None, scale=1.0, **masking
+) -> MaskedDiffusion:
     """An untrained model with random output weights of the given scale, so that nothing is uniform or symmetric."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -78,7 +78,9 @@ def test_the_bound_is_never_below_the_exact_negative_log_likelihood(latent_dim, 
         exact = exact_nll(model, x, steps, latents=latents)
         gaps = []
         for particles in (1, 8):
-            bound = nelbo(model, x.repeat(200, 1), steps, particles=particles, latents=latents, generator=generator(steps))
+            bound = nelbo(
+                model, x.repeat(200, 1), steps, particles=particles, latents=latents, generator=generator(steps)
+            )
             estimates = bound.view(200, 27)
             error = estimates.std(0) / 200**0.5
             assert (estimates.mean(0) >= exact - 4 * error - 1e-6).all()
@@ -157,7 +159,9 @@ def test_an_untrained_model_is_uniform():
     logits = model(torch.full((7, 2, 2), 5), torch.ones(7), lambda prior: prior[0])
     assert logits.shape == (7, 2, 2, 5)
     assert torch.equal(logits, torch.zeros_like(logits))
-    assert math.isclose(F.cross_entropy(logits.view(-1, 5), torch.zeros(28, dtype=torch.long)).item(), math.log(5), rel_tol=1e-6)
+    assert math.isclose(
+        F.cross_entropy(logits.view(-1, 5), torch.zeros(28, dtype=torch.long)).item(), math.log(5), rel_tol=1e-6
+    )
 
 
 def test_the_mask_never_comes_out():

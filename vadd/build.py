@@ -65,7 +65,9 @@ def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int
         )
 
 
-def matched(experiment: config.Experiment, latent_dim: int, shape: tuple[int, ...], vocab_size: int) -> config.Experiment:
+def matched(
+    experiment: config.Experiment, latent_dim: int, shape: tuple[int, ...], vocab_size: int
+) -> config.Experiment:
     """A masked diffusion experiment as wide as gives it the number of parameters that VADD with `latent_dim` has in
     training, denoiser and recognition together, as near as whole widths allow (within 2% from width 32 on)."""
     import torch

@@ -91,7 +91,9 @@ class Replay:
             raise InputError(f"the model asks for more latents than the {len(self.latents)} that Replay was given")
         z = self.latents[self.asked]
         if z.shape != prior[0].shape:
-            raise InputError(f"latent {self.asked} has shape {tuple(z.shape)}, the model asks for {tuple(prior[0].shape)}")
+            raise InputError(
+                f"latent {self.asked} has shape {tuple(z.shape)}, the model asks for {tuple(prior[0].shape)}"
+            )
         self.asked += 1
         return z
 

@@ -16,13 +16,13 @@ Which z a step sees is only a matter of which random stream answers:
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Mode, Prior
+from vadd.latent import Draw, Prior
 from vadd.model import MaskedDiffusion
-from vadd.noise import Streams, rows_of, uniform
+from vadd.noise import Streams, uniform
 from vadd.schedule import time_grid
 
 __all__ = ["LATENTS", "ancestral", "answer", "categorical", "sample"]

@@ -45,7 +45,9 @@ class Batches:
         """(batch // world, *D) int64: this rank's share of the global batch of a step."""
         position = step * self.batch + np.arange(self.rank, self.batch, self.world)
         epoch, place = np.divmod(position, len(self.data))
-        return torch.from_numpy(self.data[np.concatenate([self._permuted(e, place[epoch == e]) for e in np.unique(epoch)])]).long()
+        return torch.from_numpy(
+            self.data[np.concatenate([self._permuted(e, place[epoch == e]) for e in np.unique(epoch)])]
+        ).long()
 
     def _permuted(self, epoch: int, place: np.ndarray) -> np.ndarray:
         if epoch != self.epoch:
@@ -93,7 +95,9 @@ class Training(lightning.LightningModule):
             loss, terms = delbo(self.model, x, stratified_times(len(x), shared, **place), **options)
         loss = loss.mean()
         if not torch.isfinite(loss):
-            raise InputError(f"the loss is {loss.item()} at step {step}; lower --train.lr (now {self.experiment.train.lr})")
+            raise InputError(
+                f"the loss is {loss.item()} at step {step}; lower --train.lr (now {self.experiment.train.lr})"
+            )
         for name, value in (("loss", loss), ("log_likelihood", terms.log_likelihood), ("kl", terms.kl)):
             self.window[name].append(value.detach().mean())
         self.window["kl_weight"].append(torch.tensor(weight))

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ModulatedBlock", "TimeFeatures"]
+__all__ = ["Block", "TimeFeatures"]
 
 
 class TimeFeatures(nn.Module):
@@ -22,20 +22,25 @@ class TimeFeatures(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=-1)  # (B, dim)
 
 
-class ModulatedBlock(nn.Module):
-    """h + W SiLU(LayerNorm(h) (1 + scale) + shift), with scale and shift linear in a condition (adaptive LayerNorm).
+class Block(nn.Module):
+    """h + W SiLU(LayerNorm(h)); under a condition, the normalised h is scaled and shifted by amounts linear in it.
 
-    The modulation starts at zero: at first the condition changes nothing.
+    (Adaptive LayerNorm.) The modulation starts as the identity: at first the condition changes nothing.
     """
 
-    def __init__(self, width: int, condition: int, dropout: float = 0.0):
+    def __init__(self, width: int, condition: int = 0, dropout: float = 0.0):
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(condition, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.norm = nn.LayerNorm(width, elementwise_affine=not condition)
         self.linear = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width))
+        if condition:
+            self.modulation = nn.Linear(condition, 2 * width)
+            nn.init.zeros_(self.modulation.weight)
+            with torch.no_grad():
+                self.modulation.bias.copy_(torch.cat([torch.ones(width), torch.zeros(width)]))
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.modulation(condition).chunk(2, dim=-1)
-        return h + self.linear(torch.addcmul(shift, self.norm(h), 1 + scale))  # (B, width)
+    def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
+        normed = self.norm(h)
+        if condition is not None:
+            scale, shift = self.modulation(condition).chunk(2, dim=-1)
+            normed = torch.addcmul(shift, normed, scale)
+        return h + self.linear(normed)  # (B, width)

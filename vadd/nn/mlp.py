@@ -1,13 +1,12 @@
 """Residual MLPs over all positions at once, for short vectors of tokens: the plane, small tables, small images."""
 
 import math
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from vadd.nn.layers import ModulatedBlock, TimeFeatures
+from vadd.nn.layers import Block, TimeFeatures
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -15,15 +14,15 @@ TIME_FEATURES = 64
 
 
 class Trunk(nn.Module):
-    """Token embeddings (B, L, E), laid side by side -> residual blocks under a condition -> (B, width)."""
+    """Token embeddings (B, L, E), laid side by side -> residual blocks, under a condition if it has one -> (B, width)."""
 
     def __init__(self, length: int, *, width: int, blocks: int, embedding: int, condition: int, dropout: float):
         super().__init__()
         self.enter = nn.Linear(length * embedding, width)
-        self.blocks = nn.ModuleList(ModulatedBlock(width, condition, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(width, condition, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, embedded: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, embedded: Tensor, condition: Tensor | None = None) -> Tensor:
         h = self.enter(embedded.flatten(1))
         for block in self.blocks:
             h = block(h, condition)
@@ -76,7 +75,10 @@ class MLPDenoiser(nn.Module):
 
 
 class MLPRecognition(nn.Module):
-    """(x, M, t) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit."""
+    """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
+
+    The time is not read: M tells all that x_t adds to x.
+    """
 
     def __init__(
         self,
@@ -90,16 +92,11 @@ class MLPRecognition(nn.Module):
     ):
         super().__init__()
         self.features = width
-        length, condition = math.prod(shape), max(16, width // 4)
+        length = math.prod(shape)
         self.embed = nn.Embedding(vocab_size + 1, embedding)
-        self.embed_mask = nn.Embedding(2, embedding * length)
-        self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition), nn.SiLU())
-        self.trunk = Trunk(
-            length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
-        )
+        self.embed_mask = nn.Parameter(0.02 * torch.randn(length, embedding))
+        self.trunk = Trunk(length, width=width, blocks=blocks, embedding=embedding, condition=0, dropout=dropout)
 
     def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
-        table = self.embed_mask.weight.view(2, math.prod(x.shape[1:]), -1)  # one pair of embeddings a position
         bit = masked.flatten(1)[..., None]
-        embedded = self.embed(x.flatten(1)) + table[1].where(bit, table[0])  # (B, L, E)
-        return self.trunk(embedded, self.time(t))
+        return self.trunk(self.embed(x.flatten(1)) + self.embed_mask * bit)  # (B, L, E) -> (B, width)

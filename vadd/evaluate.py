@@ -1,0 +1,271 @@
+"""From a run to numbers: likelihood bounds, distances of samples from data, and what random error alone would give.
+
+Every distance stands beside its floor: the same distance between true data and true data, of the same sizes.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from vadd import build, metrics
+from vadd.errors import InputError
+from vadd.likelihood import nelbo
+from vadd.model import MaskedDiffusion
+from vadd.run import Run, write_samples
+from vadd.sample import sample
+
+__all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
+
+BETTER = {
+    "nelbo": "lower",
+    "js": "lower",
+    "tv": "lower",
+    "feature_distance": "lower",
+    "pairwise_error": "lower",
+    "marginal_error": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+}
+NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
+
+
+def load(run: Run):
+    """(model with its averaged weights, in evaluation mode; source). Raises InputError if the run was never finished."""
+    run.require_finished()
+    experiment = run.experiment
+    source = build.source(experiment.source)
+    model = build.model(experiment, source.shape, source.vocab_size)
+    try:
+        model.load_state_dict(load_file(run.weights))
+    except Exception as error:
+        raise InputError(
+            f"the weights in {run.weights} do not fit its config.json or its data ({type(error).__name__}); train it again"
+        ) from error
+    return model.eval().requires_grad_(False), source
+
+
+def seeded(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def draw(
+    run: Run,
+    *,
+    num: int,
+    steps: int,
+    latents: str | None = None,
+    grid: str | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> np.ndarray:
+    """`num` samples in `steps` steps, (num, *shape) integers."""
+    model, _ = load(run)
+    of = run.experiment
+    drawn = sample(
+        model,
+        num,
+        steps,
+        grid=grid or of.sampling.grid,
+        latents=latents or of.sampling.latents,
+        generator=seeded(seed),
+        batch=batch or of.evaluation.batch,
+    )
+    return drawn.numpy()
+
+
+def fill(run: Run, *, given: np.ndarray, steps: int, num: int = 1, seed: int = 0) -> np.ndarray:
+    """Each row of `given` (N, *shape; -1: fill in) completed `num` times: (N * num, *shape). Given tokens are kept."""
+    model, _ = load(run)
+    of = run.experiment
+    rows = torch.from_numpy(np.repeat(given, num, axis=0)).long()
+    options = {"grid": of.sampling.grid, "latents": of.sampling.latents, "batch": of.evaluation.batch}
+    return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).numpy()
+
+
+@torch.no_grad()
+def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[str, np.ndarray]:
+    """The posterior of z given whole data points (everything masked): `mean` and `std` (N, d), `x`, `labels` if any.
+
+    Raises:
+        InputError: a model without latents, or input with tokens missing.
+    """
+    model, source = load(run)
+    if not model.has_latents:
+        raise InputError(
+            f"{run.path} has latent.dim 0: there is no z to encode into; train with --latent.dim 2 or more"
+        )
+    x = source.split(split) if input is None else source.read(input)
+    if (np.asarray(x, dtype=np.int64) < 0).any():
+        raise InputError(f"encode needs whole data points, but {input} leaves tokens open")
+    rows = torch.from_numpy(np.asarray(x, dtype=np.int64))
+    means, stds = [], []
+    for part in rows.split(run.experiment.evaluation.batch):
+        masked, t = torch.ones_like(part, dtype=torch.bool), torch.ones(len(part), dtype=torch.float64)
+        posterior = model.posterior(part, masked, t)
+        model.logits(model.masking.hide(part, masked), t, posterior)
+        means.append(torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1))
+        stds.append(torch.cat([r.log_std.exp().flatten(1) for r in posterior.approximations], 1))
+    encoded = {"mean": torch.cat(means).numpy(), "std": torch.cat(stds).numpy(), "x": np.asarray(x)}
+    labels = source.labels(split) if input is None else None
+    return encoded if labels is None else {**encoded, "labels": labels}
+
+
+class Judge:
+    """What can be measured on samples of one source, and the floor of each measure."""
+
+    def __init__(self, source, num: int):
+        self.source, self.num = source, num
+        self.table = source.table()
+        self.train, self.test = source.split("train"), source.split("test")
+        self.classifier = None
+        labels = source.labels("train")
+        if labels is not None:
+            self.classifier = metrics.train_classifier(self.train, labels, source.vocab_size)
+            self.held_out = np.concatenate([source.split("valid"), self.test])
+
+    def __call__(self, x: np.ndarray) -> dict[str, float]:
+        """Measures of samples x (N, *shape)."""
+        source, V = self.source, self.source.vocab_size
+        if self.table is not None:
+            p = metrics.histogram(x, V)
+            return {"js": metrics.jensen_shannon(self.table, p), "tv": metrics.total_variation(self.table, p)}
+        found = {"marginal_error": metrics.marginal_error(x, self.test, V)}
+        if np.prod(source.shape) > 1:
+            found["pairwise_error"] = metrics.pairwise_error(x, self.test, V)
+        real, fake = (metrics.features(a[:NEIGHBOURS], V, source.ordered) for a in (self.test, x))
+        found |= metrics.neighbours(real, fake)
+        if self.classifier is not None:
+            features = self.classifier.features
+            found["feature_distance"] = metrics.frechet_distance(
+                features(self.train), features(x[: len(self.held_out)])
+            )
+        return found
+
+    def floor(self) -> dict[str, float]:
+        """The same measures on true data in place of samples."""
+        if self.table is not None:
+            rng = np.random.default_rng([self.num])
+            measures = {"js": metrics.jensen_shannon, "tv": metrics.total_variation}
+            return {name: metrics.sampling_floor(self.table, self.num, m, rng) for name, m in measures.items()}
+        floor = self(np.random.default_rng(0).permutation(self.train)[: self.num])
+        if self.classifier is not None:
+            features = self.classifier.features
+            floor["feature_distance"] = metrics.frechet_distance(features(self.train), features(self.held_out))
+        return floor
+
+
+def evaluate(
+    run: Run,
+    *,
+    steps: Iterable[int] | None = None,
+    num: int | None = None,
+    particles: int | None = None,
+    paper_delbo: int | None = None,
+    progress: bool = True,
+) -> dict:
+    """Measure a run, write `evaluation.json` and the samples it was measured on, and return what was written."""
+    model, source = load(run)
+    of = run.experiment
+    steps = sorted(set(of.evaluation.steps if steps is None else steps))
+    num = of.evaluation.num if num is None else num
+    particles = of.evaluation.particles if particles is None else particles
+    options = {"grid": of.sampling.grid, "latents": of.sampling.latents, "batch": of.evaluation.batch}
+    judge = Judge(source, num)
+    test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long()
+    measured: dict[str, dict] = {}
+    for T in told(steps, f"evaluating {run.path.name}", progress):
+        drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).numpy()
+        run.samples.mkdir(exist_ok=True)
+        save(run, source, drawn, f"steps-{T}")
+        measured[str(T)] = {"nelbo": bound(model, test, T, particles, options, of.seed), **judge(drawn)}
+    result = {
+        "recipe": of.recipe,
+        "method": of.method,
+        "seed": of.seed,
+        "parameters": model.parameter_counts(),
+        "units": "nats per example",
+        "entropy": source.entropy,
+        "floor": judge.floor(),
+        "settings": {"num": num, "held_out": len(test), "particles": particles, **options},
+        "steps": measured,
+    }
+    if model.has_latents:
+        result["collapse"] = collapse(model, test[:1000])
+    if paper_delbo is not None:
+        result["paper_delbo"] = delbo_of_the_paper(model, test, paper_delbo, of, source.entropy)
+    run.write_json(run.evaluation, result)
+    return result
+
+
+def bound(model, x, steps: int, particles: int, options: dict, seed: int) -> dict:
+    """nelbo with its standard error over examples; shared latents have no likelihood, so none is given for them."""
+    if options["latents"] == "shared":
+        return {"mean": None, "se": None, "particles": particles}
+    costs = nelbo(model, x, steps, particles=particles, generator=seeded(seed, 2, steps), **options)
+    return {"mean": costs.mean().item(), "se": costs.std().item() / len(costs) ** 0.5, "particles": particles}
+
+
+@torch.no_grad()
+def collapse(model: MaskedDiffusion, x: torch.Tensor) -> dict:
+    """Whether z is used, with everything masked: KL in nats an example, and the units whose posterior mean moves with x
+    (variance over examples above 0.01; Burda et al. 2016)."""
+    masked, t = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64)
+    posterior = model.posterior(x, masked, t, seeded(0))
+    model.logits(model.masking.hide(x, masked), t, posterior)
+    means = torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1)
+    return {
+        "kl": posterior.kl.mean().item(),
+        "active_units": int((means.var(0) > 0.01).sum()),
+        "units": means.shape[1],
+    }
+
+
+def delbo_of_the_paper(model, x, particles: int, of, entropy: float | None) -> dict:
+    from vadd.objective import importance_weighted
+
+    rows = max(1, of.evaluation.batch // particles)
+    generator = seeded(of.seed, 3)
+    values = torch.cat(
+        [importance_weighted(model, part, particles, times=16, generator=generator) for part in x[:500].split(rows)]
+    )
+    note = "the paper's training objective, not a bound on -log p(x)"
+    if entropy is not None and values.mean() < entropy:
+        note += f"; here it lies below the entropy of the data, {entropy:.3f} nats, which no likelihood can"
+    se = values.std().item() / len(values) ** 0.5
+    return {"mean": values.mean().item(), "se": se, "particles": particles, "note": note}
+
+
+def save(run: Run, source, drawn: np.ndarray, name: str) -> None:
+    """Samples for reading by machine (.npy) and a few for looking at."""
+    write_samples(
+        run.samples / f"{name}.npy", drawn.astype(np.uint8 if source.vocab_size <= 256 else np.uint16), source
+    )
+    picture(run.samples / name, drawn, source)
+
+
+def picture(path, x: np.ndarray, source) -> None:
+    """x as a person sees it: PATH.png where the source has pictures, else PATH.txt."""
+    from vadd.data import Picture
+
+    some = x if source.table() is not None else x[:100]
+    kind = ".png" if isinstance(source.show(some[:1]), Picture) else ".txt"
+    write_samples(path.with_name(path.name + kind), some if kind == ".png" else x[:20], source)
+
+
+def told(steps: list[int], what: str, progress: bool) -> Iterator[int]:
+    """The items, with a progress bar on a terminal and one plain line each elsewhere."""
+    if progress and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(steps, what, console=Console(stderr=True), transient=True)
+        return
+    for T in steps:
+        if progress:
+            print(f"{what}: {T} steps", flush=True)
+        yield T
