@@ -19,11 +19,15 @@ class Trunk(nn.Module):
     def __init__(self, length: int, *, width: int, blocks: int, embedding: int, condition: int, dropout: float):
         super().__init__()
         self.enter = nn.Linear(length * embedding, width)
+        if condition:
+            self.enter_condition = nn.Linear(condition, width)
         self.blocks = nn.ModuleList(Block(width, condition, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, embedded: Tensor, condition: Tensor | None = None) -> Tensor:
         h = self.enter(embedded.flatten(1))
+        if condition is not None:
+            h = h + self.enter_condition(condition)
         for block in self.blocks:
             h = block(h, condition)
         return self.norm(h)
@@ -49,7 +53,7 @@ class MLPDenoiser(nn.Module):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.latents = ((latent_dim,),) if latent_dim else ()
-        length, condition = math.prod(shape), max(16, width // 4)
+        length, condition = math.prod(shape), width // 2
         self.embed = nn.Embedding(vocab_size + 1, embedding)
         self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition))
         if latent_dim:
