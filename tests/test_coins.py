@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import generator
 
-from vadd import Masking, MaskedDiffusion, exact_nll, nelbo, objective, sample, stratified_times
+from vadd import MaskedDiffusion, Masking, exact_nll, nelbo, objective, sample, stratified_times
 from vadd.nn.mlp import MLPDenoiser, MLPRecognition
 from vadd.objective import delbo, importance_weighted, kl_weight
 

@@ -1,0 +1,104 @@
+"""Training: exact resumption, the order of the data, and that everything is trained."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vadd import build
+from vadd.config import MLP, Experiment
+from vadd.recipes import recipe, with_method
+from vadd.run import Run
+from vadd.train import Batches, fit
+
+SMALL = {"network": MLP(width=16, blocks=1, embedding=4, dropout=0.1)}
+
+
+def small(method: str = "vadd", steps: int = 60, **train) -> Experiment:
+    of = with_method(recipe("toy.coins"), method)
+    train = {"steps": steps, "batch": 32, "checkpoint_every": 10, "validate_every": 25, "log_every": 7, **train}
+    return of.model_copy(update={**SMALL, "train": of.train.model_copy(update={"device": "cpu", **train})})
+
+
+def trained(path, experiment: Experiment) -> dict[str, torch.Tensor]:
+    run = Run.create(path, experiment)
+    fit(run, quiet=True)
+    return load_file(run.weights)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("method", ["vadd", "persistent"])
+def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_path, method):
+    experiment = small(method, steps=4000, checkpoint_every=20)
+    left_alone = trained(tmp_path / "alone", experiment)
+
+    run = Run.create(tmp_path / "killed", experiment)
+    command = [sys.executable, "-m", "vadd", "train", "--resume", "--run", str(run.path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not (len(run.metrics()) > 20 and run.last_checkpoint()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
+    assert not run.finished
+
+    fit(run, resume=True, quiet=True)
+    assert same(load_file(run.weights), left_alone)
+    for name in ("loss", "kl"):  # the record has neither gaps nor repetitions
+        assert [m[name] for m in run.metrics() if m["split"] == "train"] == [
+            m[name] for m in Run.open(tmp_path / "alone").metrics() if m["split"] == "train"
+        ]
+
+
+def test_the_seed_decides_the_weights(tmp_path):
+    one, again = trained(tmp_path / "a", small()), trained(tmp_path / "b", small())
+    other = trained(tmp_path / "c", small().model_copy(update={"seed": 1}))
+    assert same(one, again)
+    assert not same(one, other)
+
+
+@pytest.mark.parametrize("method", ["vadd", "mdm", "persistent"])
+def test_every_parameter_is_trained(tmp_path, method):
+    experiment = small(method, steps=20)
+    before = build.model(experiment, (2,), 2).state_dict()
+    after = trained(tmp_path / "run", experiment)
+    assert after.keys() == before.keys()
+    for name in before:
+        assert not torch.equal(before[name], after[name]), f"{name} never moved"
+
+
+def test_every_epoch_holds_each_example_once_and_ranks_share_a_batch():
+    data = np.arange(24)[:, None]
+    batches = Batches(data, batch=8, seed=3)
+    for epoch in range(3):
+        seen = np.concatenate([batches(3 * epoch + k).numpy() for k in range(3)]).ravel()
+        assert sorted(seen) == list(range(24))
+    whole = Batches(data, batch=10, seed=3)(7)
+    parts = [Batches(data, batch=10, seed=3, rank=rank, world=2)(7) for rank in range(2)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
+
+
+def test_the_batch_of_a_step_does_not_depend_on_the_steps_before():
+    data = np.arange(20)[:, None]
+    walked = Batches(data, batch=6, seed=0)
+    for step in range(9):
+        there = walked(step)
+    assert torch.equal(there, Batches(data, batch=6, seed=0)(8))
+
+
+def test_matched_masked_diffusion_has_as_many_parameters_as_all_of_vadd():
+    for name in ("toy.checkerboard", "image.digits"):
+        experiment = recipe(name)
+        source = build.source(experiment.source)
+        vadd = build.model(experiment, source.shape, source.vocab_size).parameter_counts()["training"]
+        matched = build.matched(experiment, experiment.latent.dim, source.shape, source.vocab_size)
+        mdm = build.model(matched, source.shape, source.vocab_size).parameter_counts()
+        assert mdm["sampling"] == mdm["training"] == pytest.approx(vadd, rel=0.02)

@@ -1,0 +1,7 @@
+"""`python -m vadd` is `vadd`."""
+
+import sys
+
+from vadd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,308 @@
+"""The user's own data, one file: an array of integers, a table of categories, or lines of text.
+
+    Array    .npy    integers (N, *shape), tokens as they stand
+    Csv      .csv    a header, then rows of categories; each distinct string of a column is a token of that column
+    Text     .txt    one item a line; each distinct character is a token, and token 0 fills up short lines
+
+The rows are shuffled once by the seed, and 80 / 10 / 10 per cent train, validate and test. The law is not known: no
+table, no entropy. The vocabulary is that of the whole file, so it does not depend on the split.
+"""
+
+import csv
+import difflib
+import io
+import math
+import re
+from typing import final
+
+import numpy as np
+
+from vadd.data.source import (
+    Lines,
+    Rows,
+    Split,
+    given_array,
+    given_items,
+    integers,
+    partition,
+    split_index,
+    text_of,
+    token_dtype,
+)
+from vadd.errors import InputError
+
+__all__ = ["Array", "Csv", "Text"]
+
+FEWEST_ROWS = 10  # one for each of valid and test
+MOST_TOKENS = 2**16
+MOST_CATEGORIES = 1000
+LONGEST_TEXT = 4096
+
+
+def enough(num: int, path: str, what: str) -> int:
+    if num < FEWEST_ROWS:
+        raise InputError(f"{path} has {num} {what}, at least {FEWEST_ROWS} are needed to train, validate and test")
+    return num
+
+
+@final
+class Array:
+    """Integers (N, *shape) from a .npy; V is the largest token plus one, at least 2.
+
+    Raises InputError if the file cannot be read, holds no integers, negative ones, tokens beyond 65,535, fewer than
+    ten rows, or rows without a shape.
+    """
+
+    entropy = None
+    ordered = False
+
+    def __init__(self, path: str, seed: int = 0):
+        x = integers(path, "data")
+        if x.ndim < 2:
+            raise InputError(f"data {path} must have shape (N, ...), got {x.shape}; use x.reshape(-1, 1)")
+        enough(len(x), path, "rows")
+        if x.size == 0:
+            raise InputError(f"data {path} has rows without tokens, shape {x.shape}; give each row at least one")
+        if x.min() < 0 or x.max() >= MOST_TOKENS:
+            extreme = x.min() if x.min() < 0 else x.max()
+            raise InputError(f"data {path} has the token {extreme}, allowed are 0 to {MOST_TOKENS - 1}; renumber them")
+        self.shape = x.shape[1:]
+        self.vocab_size = max(2, int(x.max()) + 1)
+        self.x = x.astype(token_dtype(self.vocab_size))
+        self.partition = partition(len(x), seed)
+
+    def split(self, name: Split) -> np.ndarray:
+        split_index(name)
+        return self.x[self.partition[name]]
+
+    def labels(self, name: Split) -> None:
+        split_index(name)
+
+    def table(self) -> None:
+        """None: the law is not known."""
+
+    def show(self, x: np.ndarray) -> Rows:
+        """One row an example, its tokens in C order under x0, x1, ... or x0_0, x0_1, ..."""
+        columns = tuple("x" + "_".join(map(str, index)) for index in np.ndindex(*self.shape))
+        return Rows(columns, [[str(token) for token in row] for row in np.reshape(x, (len(x), -1)).tolist()])
+
+    def read(self, given: str) -> np.ndarray:
+        """A .npy of integers (N, *shape), -1 where a token is unknown."""
+        if not given.endswith(".npy"):
+            raise InputError(f"an array is completed from a .npy of integers with -1 for unknown, got {given!r}")
+        return given_array(given, self.shape, self.vocab_size)
+
+
+# ----------------------------------------------------------------------------------------------------------------- csv
+
+
+@final
+class Csv:
+    """Categories from a .csv (UTF-8, commas, a header); what stands in a cell is kept to the letter.
+
+    Token k of column j is the k-th of its distinct strings, numbers by size and before words. A missing value, an empty
+    cell, is a category like any other. V is the largest number of categories, at least 2: tokens of column j from
+    `cardinalities[j]` on never occur in the data, and where a model draws one, `show` leaves the cell empty.
+
+    Raises InputError if the file cannot be read, a row does not fit the header, or there are fewer than two columns,
+    fewer than ten rows, columns of one name, or more than 1,000 categories in a column.
+    """
+
+    entropy = None
+    ordered = False
+
+    def __init__(self, path: str, seed: int = 0):
+        self.path = path
+        self.columns, rows = cells(path, "data")
+        if len(self.columns) < 2:
+            raise InputError(
+                f"{path} has one column, {self.columns[0]!r}, at least two are needed; separate them by commas"
+            )
+        enough(len(rows), path, "rows")
+        self.categories = tuple(tuple(sorted(set(column), key=by_size)) for column in zip(*rows, strict=True))
+        for name, known in zip(self.columns, self.categories, strict=True):
+            if len(known) > MOST_CATEGORIES:
+                raise InputError(
+                    f"column {name!r} of {path} has {len(known)} distinct values, at most {MOST_CATEGORIES} can be "
+                    "categories; remove it (an id has nothing to learn) or bin it"
+                )
+        self.cardinalities = tuple(map(len, self.categories))
+        self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
+        self.vocab_size = max(2, *self.cardinalities)
+        self.shape = (len(self.columns),)
+        of_columns = [
+            list(map(of.get, column)) for of, column in zip(self.tokens, zip(*rows, strict=True), strict=True)
+        ]
+        self.x = np.array(of_columns, dtype=token_dtype(self.vocab_size)).T.copy()
+        self.partition = partition(len(rows), seed)
+
+    def split(self, name: Split) -> np.ndarray:
+        split_index(name)
+        return self.x[self.partition[name]]
+
+    def labels(self, name: Split) -> None:
+        split_index(name)
+
+    def table(self) -> None:
+        """None: the law is not known."""
+
+    def show(self, x: np.ndarray) -> Rows:
+        """The header and the strings of the file; a token that a column does not have is an empty cell."""
+        known = [dict(enumerate(values)) for values in self.categories]
+        return Rows(
+            self.columns,
+            [[of.get(t, "") for of, t in zip(known, row, strict=True)] for row in np.asarray(x).tolist()],
+        )
+
+    def read(self, given: str) -> np.ndarray:
+        """A .csv with columns of the data in any order: a cell `?` is unknown, and so is a column left out.
+
+        An empty cell is the missing value itself; a category that is literally `?` is written `\\?`. Or a .npy.
+        """
+        if given.endswith(".npy"):
+            return given_array(given, self.shape, np.array(self.cardinalities))
+        if not given.endswith(".csv"):
+            raise InputError(f"rows are given as a .csv with ? for unknown cells, or a .npy with -1, got {given!r}")
+        names, rows = cells(given, "given")
+        for name in names:
+            if name not in self.columns:
+                raise InputError(
+                    f"{given} has a column {name!r} that the data do not have{nearest(name, self.columns)}"
+                )
+        if not rows:
+            raise InputError(f"{given} has no rows; write ? for unknown cells")
+        x = np.full((len(rows), *self.shape), -1)
+        for name, column in zip(names, zip(*rows, strict=True), strict=True):
+            j = self.columns.index(name)
+            x[:, j] = [self.token(j, cell) for cell in column]
+        return x
+
+    def token(self, j: int, cell: str) -> int:
+        if cell == "?":
+            return -1
+        value = "?" if cell == r"\?" else cell
+        if value not in self.tokens[j]:
+            name = self.columns[j]
+            raise InputError(f"column {name!r} has no category {cell!r}{nearest(cell, self.categories[j])}")
+        return self.tokens[j][value]
+
+
+def cells(path: str, what: str) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The header and the rows of a .csv; blank lines are skipped.
+
+    Raises InputError if it cannot be read, has no header, a name twice, or a row of another length.
+    """
+    reader = csv.reader(io.StringIO(text_of(path, what), newline=""), strict=True)
+    header, rows = None, []
+    try:
+        for row in filter(None, reader):
+            if header is None:
+                header = tuple(row)
+            elif len(row) != len(header):
+                raise InputError(f"line {reader.line_num} of {path} has {len(row)} cells, the header has {len(header)}")
+            else:
+                rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"line {reader.line_num} of {path} is not valid CSV: {error}") from None
+    if header is None:
+        raise InputError(f"{path} is empty; its first line must be a header of column names")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path} has the column {twice[0]!r} twice; give each column its own name")
+    return header, rows
+
+
+def by_size(value: str) -> tuple[bool, float, str]:
+    """A key that sorts numbers by size, then words by letters."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    return (False, number, value) if math.isfinite(number) else (True, 0.0, value)
+
+
+def nearest(word: str, known: tuple[str, ...]) -> str:
+    """The end of a sentence about an unknown word."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if found:
+        return f", did you mean {found[0]!r}?"
+    more = ", ..." if len(known) > 10 else ""
+    return f"; it must be one of {', '.join(map(repr, known[:10]))}{more}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+@final
+class Text:
+    """Lines of characters. Token 0 fills a line up to `length`; token k is the k-th character in code point order.
+
+    `length` 0 is that of the longest line. Longer lines are cut and empty ones dropped.
+
+    Raises InputError if the file cannot be read, has fewer than ten lines, or needs more than 4,096 characters a line.
+    """
+
+    entropy = None
+    ordered = False
+
+    def __init__(self, path: str, length: int = 0, seed: int = 0):
+        self.path = path
+        lines = [line for line in re.split(r"\r\n|\r|\n", text_of(path, "data")) if line]
+        enough(len(lines), path, "lines that are not empty")
+        if not 0 <= length <= LONGEST_TEXT:
+            raise InputError(f"length must be 1 to {LONGEST_TEXT}, or 0 for the longest line, got {length}")
+        length = length or max(map(len, lines))
+        if length > LONGEST_TEXT:
+            raise InputError(
+                f"the longest line of {path} has {length} characters, at most {LONGEST_TEXT} are possible; "
+                f"cut the lines with --source.length {LONGEST_TEXT} or less"
+            )
+        lines = [line[:length] for line in lines]
+
+        characters = np.frombuffer("".join(lines).encode("utf-32-le"), dtype="<u4")
+        known, tokens = np.unique(characters, return_inverse=True)
+        self.alphabet = "".join(map(chr, known))
+        self.vocab_size = 1 + len(known)
+        self.shape = (length,)
+        self.x = np.zeros((len(lines), length), dtype=token_dtype(self.vocab_size))
+        self.x[np.arange(length) < np.array(list(map(len, lines)))[:, None]] = 1 + tokens
+        self.partition = partition(len(lines), seed)
+
+    def split(self, name: Split) -> np.ndarray:
+        split_index(name)
+        return self.x[self.partition[name]]
+
+    def labels(self, name: Split) -> None:
+        split_index(name)
+
+    def table(self) -> None:
+        """None: the law is not known."""
+
+    def show(self, x: np.ndarray) -> Lines:
+        """The characters; padding is shown as nothing."""
+        written = ["", *self.alphabet]
+        return Lines(["".join(written[token] for token in row) for row in np.asarray(x).tolist()])
+
+    def read(self, given: str) -> np.ndarray:
+        r"""A text, one item a line, or the name of a .txt or .npy. `_` is an unknown character, and so is all that
+        follows the end of an item; a true underscore is `\_`, a backslash `\\` (a lone one is itself as well)."""
+        if given.endswith(".npy"):
+            return given_array(given, self.shape, self.vocab_size)
+        return np.array([self.item(line) for line in given_items(given)])
+
+    def item(self, line: str) -> list[int]:
+        written = re.findall(r"\\[_\\]|.", line, flags=re.DOTALL)
+        length = self.shape[0]
+        if len(written) > length:
+            raise InputError(f"a text has at most {length} characters here, got {len(written)} in {line[:40]!r}")
+        tokens = [-1] * length
+        for position, character in enumerate(written):
+            if character == "_":
+                continue
+            tokens[position] = 1 + self.alphabet.find(character[-1])
+            if tokens[position] == 0:
+                raise InputError(
+                    f"character {character[-1]!r} at position {position} of {line[:40]!r} is not in {self.path}; "
+                    f"known are {self.alphabet[:100]!r}"
+                )
+        return tokens

@@ -1,0 +1,626 @@
+"""A comparison as a page to look at and as tables in the terminal.
+
+Everything said on the page is computed from `comparison.json` and the runs beside it: no sentence knows a result. Three
+rules keep it honest. A distance stands beside its floor, the same distance between true data and true data. A mean over
+seeds stands with its standard error, a difference with its 95% interval. The training objective is named so, and never
+a likelihood, because it is no bound on -log p(x) (docs/method.md); the measure of likelihood is `nelbo`.
+"""
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vadd import figures
+from vadd.errors import InputError
+from vadd.metrics import mean_and_error
+from vadd.run import Run, atomic
+
+__all__ = ["METRICS", "Metric", "print_comparison", "report"]
+
+
+# ------------------------------------------------------------------------------------------------------- the measures
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a measure is called and what it means.
+
+    `short` is its name within a sentence; `better` is "lower", "higher", or None where that is not known.
+    """
+
+    label: str
+    short: str
+    unit: str = ""
+    better: str | None = None
+    about: str = ""
+    floor: str = "The same measure with true data in place of samples."
+
+    @property
+    def direction(self) -> str:
+        return f"{self.better} is better" if self.better else ""
+
+
+METRICS = {  # the main measures first: this is the order of the page
+    "nelbo": Metric(
+        "Negative log-likelihood bound (NELBO)",
+        "NELBO",
+        "nats",
+        "lower",
+        "An upper bound on −log p(x) of the sampler that takes exactly this many steps, averaged over held-out data, in "
+        "nats per example. It charges a method for the correlations it loses by revealing many tokens at once.",
+        "The entropy of the data, where it is known: no model has a lower expected value.",
+    ),
+    "js": Metric(
+        "Jensen–Shannon divergence",
+        "JS divergence",
+        "nats",
+        "lower",
+        "Between the exact law of the data and the histogram of the samples; the divergence itself, not its root. "
+        "From 0 (equal) to log 2 = 0.693 nats (nothing in common).",
+        "The divergence that equally many true samples have, by chance alone.",
+    ),
+    "feature_distance": Metric(
+        "Fréchet feature distance",
+        "Fréchet distance",
+        "",
+        "lower",
+        "Fréchet distance between samples and training data in the features of a small classifier trained on the "
+        "training labels. Comparable only between models judged by the same classifier.",
+        "The distance between held-out and training data.",
+    ),
+    "pairwise_error": Metric(
+        "Error of pairs",
+        "error of pairs",
+        "",
+        "lower",
+        "Total variation between samples and held-out data for the joint law of two positions, averaged over pairs: it "
+        "sees broken correlations. From 0 to 1.",
+    ),
+    "marginal_error": Metric(
+        "Error of single positions",
+        "error of single positions",
+        "",
+        "lower",
+        "Total variation between samples and held-out data for one position, averaged over positions. From 0 to 1; "
+        "blind to correlations.",
+    ),
+    "tv": Metric(
+        "Total variation",
+        "total variation",
+        "",
+        "lower",
+        "Half the summed absolute difference between the exact law and the histogram of the samples. From 0 to 1.",
+        "The total variation that equally many true samples have, by chance alone.",
+    ),
+    "precision": Metric(
+        "Precision", "precision", "", "higher", "Share of samples that lie among the neighbours of held-out data."
+    ),
+    "recall": Metric(
+        "Recall", "recall", "", "higher", "Share of held-out data that lie among the neighbours of samples."
+    ),
+    "density": Metric(
+        "Density",
+        "density",
+        "",
+        "higher",
+        "In how many neighbourhoods of held-out data a sample lies, relative to what is expected; can exceed 1.",
+    ),
+    "coverage": Metric(
+        "Coverage", "coverage", "", "higher", "Share of held-out data that have a sample in their neighbourhood."
+    ),
+}
+MAIN = ("nelbo", "js", "feature_distance", "pairwise_error")
+TRAINING = {
+    "loss": "Training objective (not a bound)",
+    "objective": "Training objective (not a bound)",
+    "log_likelihood": "Log-likelihood term",
+    "kl": "KL term",
+    "nelbo": "NELBO",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`comparison.json`, read with tolerance: what is missing is empty."""
+
+    raw: dict
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.raw["methods"])
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.raw.get("seeds") or []
+
+    @property
+    def steps(self) -> list[int]:
+        """Every number of steps that any method was measured at."""
+        return sorted({int(T) for of in self.raw["methods"].values() for T in of["steps"]})
+
+    @property
+    def metrics(self) -> list[str]:
+        """The measures that are there, the main ones first."""
+        found = dict.fromkeys(
+            name for of in self.raw["methods"].values() for cells in of["steps"].values() for name in cells
+        )
+        found = [name for name in found if any(self.cell(m, T, name) for m in self.methods for T in self.steps)]
+        rank = {name: i for i, name in enumerate(METRICS)}
+        return sorted(found, key=lambda name: rank.get(name, len(rank)))
+
+    def metric(self, name: str) -> Metric:
+        known = METRICS.get(name, Metric(name, name))
+        return replace(known, better=(self.raw.get("better") or {}).get(name, known.better))
+
+    def cell(self, method: str, steps: int, name: str) -> dict | None:
+        """{"mean", "se", "values"}, or None where it was not measured."""
+        found = self.raw["methods"][method]["steps"].get(str(steps), {}).get(name)
+        return found if found and found.get("mean") is not None else None
+
+    def level(self, name: str) -> tuple[str, float] | None:
+        """(name, value) of what no method passes but by chance: the data's entropy, or the floor."""
+        if name == "nelbo":
+            entropy = self.raw.get("entropy")
+            return None if entropy is None else ("entropy of the data", entropy)
+        floor = (self.raw.get("floor") or {}).get(name)
+        if floor is None:
+            return None
+        return ("true data" if self.metric(name).better == "higher" else "floor", floor)
+
+    def places(self, name: str) -> int:
+        """Decimals, the same in all of a measure's cells: the smallest standard error keeps one digit.
+
+        Without standard errors the smallest mean, or the range of the means if that is less, keeps three.
+        """
+        cells = [c for m in self.methods for T in self.steps if (c := self.cell(m, T, name))]
+        errors = [c["se"] for c in cells if c.get("se")]
+        means = [c["mean"] for c in cells]
+        sizes = [abs(size) for size in (*means, max(means) - min(means)) if size]
+        if not (errors or sizes):
+            return 2
+        places = -order(min(errors)) if errors else 2 - order(min(sizes))
+        return min(6, max(2, places))
+
+    def best(self, name: str, steps: int) -> float | None:
+        """The best mean at a number of steps; None if there is no other to compare it with."""
+        means = [c["mean"] for m in self.methods if (c := self.cell(m, steps, name))]
+        better = self.metric(name).better
+        return {"lower": min, "higher": max}[better](means) if better and len(means) > 1 else None
+
+    def difference(self, a: str, b: str, steps: int, name: str) -> dict | None:
+        """The test of a against b, in whichever order it was written; its interval holds zero or not in both."""
+        same = [t for t in self.raw.get("tests") or [] if (t["metric"], int(t["steps"])) == (name, steps)]
+        return next((t for t in same if {t["a"], t["b"]} == {a, b}), None)
+
+
+# -------------------------------------------------------------------------------------------------------- in numbers
+
+
+def minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def fixed(value: float, places: int) -> str:
+    return minus(f"{value:.{places}f}")
+
+
+def order(value: float) -> int:
+    """The power of ten of the first digit of a positive number."""
+    return math.floor(math.log10(value))
+
+
+def with_error(mean: float, error: float | None) -> str:
+    """`mean ± se`, as many digits as the error supports: one of its own, two if it begins with a 1."""
+    if not error:
+        return minus(f"{mean:.4g}")
+    places = max(0, -order(error) + (error < 2 * 10.0 ** order(error)))
+    return f"{fixed(mean, places)} ± {fixed(error, places)}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def counted(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def includes_zero(test: dict) -> bool | None:
+    return None if test.get("ci95") is None else test["ci95"][0] <= 0 <= test["ci95"][1]
+
+
+# ----------------------------------------------------------------------------------------------------------- in words
+
+
+def summary(of: Comparison) -> str:
+    """What the numbers say, in one paragraph: the first method against the others, at few and at many steps."""
+    if not of.steps or not of.metrics:
+        return "Nothing has been measured yet."
+    seeds = len(of.seeds)
+    error = "± is the standard error over seeds" if seeds > 1 else "no standard error"
+    said = [f"{counted(len(of.methods), 'method')}, {counted(seeds, 'seed')}{' each' if seeds > 1 else ''} ({error})."]
+    main = [name for name in of.metrics if name in MAIN] or of.metrics
+    told = [*[name for name in main if name != "nelbo"][:1], *[name for name in main if name == "nelbo"]]
+    for name in told:
+        said += [sentence(of, name, T) for T in dict.fromkeys([of.steps[0], of.steps[-1]])]
+    return " ".join(filter(None, said))
+
+
+def sentence(of: Comparison, name: str, steps: int) -> str:
+    """One measure at one number of steps: the first method that has it, and each other beside that."""
+    there = [(m, c) for m in of.methods if (c := of.cell(m, steps, name))]
+    if not there:
+        return ""
+    metric, (first, lead) = of.metric(name), there[0]
+    value = " ".join(filter(None, [with_error(lead["mean"], lead.get("se")), metric.unit]))
+    parts = [f"At {counted(steps, 'step')} the {metric.short} is {value} for {first}"]
+    for method, cell in there[1:]:
+        test = of.difference(first, method, steps, name)
+        doubt = " (the 95% interval of this difference includes zero)" if test and includes_zero(test) else ""
+        compared = beside_first(name, lead["mean"], cell["mean"])
+        parts.append(f"{with_error(cell['mean'], cell.get('se'))} for {method}, {compared}{doubt}")
+    level = of.level(name)
+    if level and steps == of.steps[0]:  # said once
+        parts.append(f"{level[0]} {level[1]:.4g}")
+    return "; ".join(parts) + "."
+
+
+def beside_first(name: str, first: float, other: float) -> str:
+    """Distances have a zero, so they have ratios; a log-likelihood has differences."""
+    if name != "nelbo" and first > 0 and other > 0:
+        ratio = other / first
+        digits = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 0.1 else f"{ratio:.2g}"
+        return f"{digits} times as much"
+    return f"{abs(other - first):.3g} {'more' if other >= first else 'less'}"
+
+
+def about_tests(seeds: int, tests: int) -> str:
+    """What so many seeds can show, said plainly."""
+    if not tests:
+        return "There are no differences to test."
+    if seeds < 2:
+        return "One seed: there is no interval and no test. Run at least 6 seeds for p < 0.05."
+    least = 2 / 2**seeds
+    text = (
+        "Methods are paired by seed. The interval is Student's; p is the exact two-sided Wilcoxon signed-rank test. "
+        f"With {seeds} seeds the least p it can give is 2/2^{seeds} = {least:.3g}"
+    )
+    text += ": too few seeds to reach 0.05, whatever the difference. " if least > 0.05 else ". "
+    return text + f"The p-values are not corrected for there being {tests} of them."
+
+
+# ----------------------------------------------------------------------------------------------------- on the page
+
+
+@dataclass
+class Pictures:
+    """Figures as they are drawn: each goes to figures/NAME.png (and NAME-dark.png) and, inline, on the page."""
+
+    folder: Path
+    drawn: list[str] = field(default_factory=list)
+
+    def add(self, name: str, light: bytes, dark: bytes) -> dict[str, str]:
+        stem = slug(name)
+        while stem in self.drawn:
+            stem += "-2"
+        self.drawn.append(stem)
+        self.folder.mkdir(exist_ok=True)
+        for path, png in ((self.folder / f"{stem}.png", light), (self.folder / f"{stem}-dark.png", dark)):
+            with atomic(path) as aside:
+                aside.write_bytes(png)
+        return {"light": inline(light), "dark": inline(dark)}
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "figure"
+
+
+def inline(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def report(directory: Path) -> Path:
+    """Write `report.html`, one file that needs no other, and `figures/*.png` in a comparison directory.
+
+    Returns the page's path. Two calls on the same directory write the same bytes. What a directory lacks (a run, its
+    samples, tests, standard errors) the page does without.
+
+    Raises:
+        InputError: no comparison.json, one that is not a comparison, a damaged log, or no space to write to.
+    """
+    directory = Path(directory)
+    of = read(directory)
+    shown = Pictures(directory / "figures")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("vadd").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    marks = figures.marks(of.methods)
+    page = template.render(
+        of=of,
+        raw=of.raw,
+        light=figures.LIGHT,
+        dark=figures.DARK,
+        marks=marks,
+        summary=summary(of),
+        gallery=gallery(of, directory, shown),
+        curves=[curve(of, name, marks, shown) for name in of.metrics],
+        training=training(of, directory, marks, shown),
+        tables=[table(of, name) for name in of.metrics],
+        models=models(of, directory),
+        differences=differences(of),
+        about_tests=about_tests(len(of.seeds), len(of.raw.get("tests") or [])),
+        glossary=[(name, of.metric(name)) for name in of.metrics],
+        environment=flat(of.raw.get("environment") or {}),
+    )
+    path = directory / "report.html"
+    with atomic(path) as aside:
+        aside.write_text(page, encoding="utf-8")
+    return path
+
+
+def read(directory: Path) -> Comparison:
+    path = directory / "comparison.json"
+    if not path.is_file():
+        raise InputError(f"{directory} has no comparison.json; make one with: vadd compare RECIPE --out {directory}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if any(not isinstance(of["steps"], dict) for of in raw["methods"].values()):
+            raise KeyError("steps")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a comparison ({type(error).__name__}: {error}); write it again with vadd compare"
+        ) from error
+    return Comparison(raw)
+
+
+def run_of(directory: Path, method: str, seed: int) -> Run:
+    return Run(directory / "runs" / f"{method}-seed{seed}")
+
+
+def gallery(of: Comparison, directory: Path, shown: Pictures) -> dict:
+    """Samples of the first seed, one row a method and one column a number of steps; the data to compare them with."""
+    if not of.seeds:
+        return {"data": None, "rows": [], "measure": None}
+    measure = next((name for name in of.metrics if name != "nelbo"), next(iter(of.metrics), None))
+    data, rows, pictures = look(directory / "data"), [], {}
+    for method in of.methods:
+        samples = run_of(directory, method, of.seeds[0]).samples
+        cells = [look(samples / f"steps-{T}") for T in of.steps]
+        if not any(cells):
+            continue
+        notes = [below(of, method, T, measure) for T in of.steps]
+        rows.append({"method": method, "cells": list(zip(of.steps, cells, notes, strict=True))})
+        pictures[method] = [None, *[c and c["png"] for c in cells]]
+    if any(picture for line in pictures.values() for picture in line):
+        first = next(iter(pictures))
+        pictures[first][0] = data and data["png"]
+        headings = ["data", *[counted(T, "step") for T in of.steps]]
+        shown.add("samples", *(figures.gallery(pictures, headings, theme) for theme in (figures.LIGHT, figures.DARK)))
+    return {"data": data, "rows": rows, "measure": measure and of.metric(measure).short}
+
+
+def look(stem: Path) -> dict | None:
+    """What is to be looked at: {"png", "src", "width"} or {"text"}; None where nothing is."""
+    picture, text = (stem.with_name(stem.name + suffix) for suffix in (".png", ".txt"))
+    if picture.is_file():
+        png = picture.read_bytes()
+        return {"png": png, "src": inline(png), "text": None}
+    if text.is_file():
+        return {"png": None, "src": None, "text": text.read_text(encoding="utf-8", errors="replace").rstrip()}
+    return None
+
+
+def below(of: Comparison, method: str, steps: int, name: str | None) -> str:
+    """The caption of a sample: the measure of this very run, not the mean of all."""
+    cell = of.cell(method, steps, name) if name else None
+    if not cell:
+        return ""
+    value = (cell.get("values") or [cell["mean"]])[0]
+    return minus(f"{value:#.3g}".rstrip("."))
+
+
+def curve(of: Comparison, name: str, marks: dict, shown: Pictures) -> dict:
+    """A measure against the number of steps."""
+    metric = of.metric(name)
+    points = {}
+    for method in of.methods:
+        cells = [(T, c) for T in of.steps if (c := of.cell(method, T, name))]
+        if cells:
+            points[method] = [figures.Point(T, c["mean"], c.get("se")) for T, c in cells]
+    options = {"unit": metric.unit, "level": of.level(name), "below": metric.better != "higher"}
+    images = [
+        figures.against_steps(metric.label, points, marks, theme, **options) for theme in (figures.LIGHT, figures.DARK)
+    ]
+    return {"alt": f"{metric.label} against the number of sampling steps", **shown.add(name, *images)}
+
+
+def training(of: Comparison, directory: Path, marks: dict, shown: Pictures) -> list[dict]:
+    """What the runs logged, against the training step: one panel a value, all seeds."""
+    panels: dict[tuple[str, str], dict[str, list]] = {}
+    for method in of.methods:
+        for seed in of.seeds:
+            for key, line in logged(run_of(directory, method, seed)).items():
+                panels.setdefault(key, {}).setdefault(method, []).append(line)
+    made = []
+    for (split, name), lines in sorted(panels.items(), key=lambda item: item[0][0] != "train"):
+        title = training_label(split, name)
+        images = [figures.training(title, lines, marks, theme) for theme in (figures.LIGHT, figures.DARK)]
+        made.append({"alt": f"{title} against the training step", **shown.add(f"{split}-{name}", *images)})
+    return made
+
+
+def training_label(split: str, name: str) -> str:
+    """`nelbo_16` of the validation data is `Validation: NELBO, 16 steps`."""
+    stem, _, steps = name.rpartition("_")
+    many = stem in TRAINING and steps.isdigit()
+    label = f"{TRAINING[stem]}, {counted(int(steps), 'step')}" if many else TRAINING.get(name, name)
+    return label if split == "train" else f"Validation: {label}"
+
+
+def logged(run: Run) -> dict[tuple[str, str], tuple[list, list]]:
+    """(split, name) to (steps, values)."""
+    lines: dict[tuple[str, str], tuple[list, list]] = {}
+    for line in run.metrics():
+        for name, value in line.items():
+            if name not in ("step", "seconds", "kl_weight") and isinstance(value, int | float):
+                steps, values = lines.setdefault((line.get("split", "train"), name), ([], []))
+                steps.append(line["step"])
+                values.append(value)
+    return {key: line for key, line in lines.items() if any(line[1])}  # all zero: the KL of a model without latents
+
+
+def table(of: Comparison, name: str) -> dict:
+    """Methods by steps, every cell with the same decimals."""
+    metric, places = of.metric(name), of.places(name)
+    rows = []
+    for method in of.methods:
+        cells = []
+        for T in of.steps:
+            cell = of.cell(method, T, name)
+            cells.append(
+                {
+                    "mean": fixed(cell["mean"], places) if cell else "–",
+                    "error": fixed(cell["se"], places) if cell and cell.get("se") is not None else "",
+                    "best": bool(cell) and cell["mean"] == of.best(name, T),
+                }
+            )
+        if any(cell["mean"] != "–" for cell in cells):
+            rows.append({"method": method, "cells": cells})
+    return {"name": name, "main": name in MAIN, "metric": metric, "level": caption(of, name, places), "rows": rows}
+
+
+def caption(of: Comparison, name: str, places: int) -> str:
+    level = of.level(name)
+    return f"{level[0]} {fixed(level[1], places)}" if level else ""
+
+
+def models(of: Comparison, directory: Path) -> list[dict]:
+    """Size, time, and whether the latents are used; and the paper's objective beside a valid bound, where it was asked
+    for."""
+    rows = []
+    for method, about in of.raw["methods"].items():
+        found = [evaluation(run_of(directory, method, seed)) for seed in of.seeds]
+        used = [e["collapse"] for e in found if e.get("collapse")]
+        paper = [e["paper_delbo"] for e in found if e.get("paper_delbo")]
+        bound = next((of.cell(method, T, "nelbo") for T in reversed(of.steps) if of.cell(method, T, "nelbo")), None)
+        parameters = about.get("parameters") or {}
+        rows.append(
+            {
+                "method": method,
+                "sampling": parameters.get("sampling"),
+                "training": parameters.get("training"),
+                "time": duration(about.get("train_seconds")),
+                "kl": f"{sum(u['kl'] for u in used) / len(used):.3g}" if used else "–",
+                "units": active(used),
+                "paper": over_seeds(paper) if paper else None,
+                "note": paper[0].get("note", "") if paper else "",
+                "bound": with_error(bound["mean"], bound.get("se")) if bound else "–",
+            }
+        )
+    return rows
+
+
+def over_seeds(measured: list[dict]) -> str:
+    """The mean with its standard error over seeds; for one seed, the error over examples that came with it."""
+    mean, error = mean_and_error([m["mean"] for m in measured])
+    return with_error(mean, measured[0].get("se") if error is None else error)
+
+
+def active(used: list[dict]) -> str:
+    counts = sorted({u["active_units"] for u in used if "active_units" in u})
+    if not counts:
+        return "–"
+    total = next((f" of {u['units']}" for u in used if "units" in u), "")
+    return "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) + total
+
+
+def evaluation(run: Run) -> dict:
+    return json.loads(run.evaluation.read_text(encoding="utf-8")) if run.evaluation.is_file() else {}
+
+
+def differences(of: Comparison) -> list[dict]:
+    """The tests, one group a measure."""
+    groups = []
+    for name in of.metrics:
+        metric, places = of.metric(name), of.places(name)
+        rows = []
+        for test in [t for t in of.raw.get("tests") or [] if t["metric"] == name]:
+            interval, p, d = test.get("ci95"), test.get("wilcoxon_p"), test["mean_difference"]
+            favours = "–"
+            if interval and metric.better:
+                lower = test["a"] if d < 0 else test["b"]
+                higher = test["b"] if d < 0 else test["a"]
+                favours = "neither" if includes_zero(test) else lower if metric.better == "lower" else higher
+            rows.append(
+                {
+                    "pair": f"{test['a']} − {test['b']}",
+                    "steps": test["steps"],
+                    "difference": fixed(d, places),
+                    "interval": f"[{fixed(interval[0], places)}, {fixed(interval[1], places)}]" if interval else "–",
+                    "p": "–" if p is None else f"{p:.3g}" if p >= 1e-4 else "< 0.0001",
+                    "favours": favours,
+                }
+            )
+        if rows:
+            groups.append({"metric": metric, "main": name in MAIN, "rows": rows})
+    return groups
+
+
+def flat(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted name, text)."""
+    rows = []
+    for key, value in tree.items():
+        rows += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", str(value))]
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------- in the terminal
+
+
+def print_comparison(comparison: dict, console: Console) -> None:
+    """Print one table a main measure, methods by steps, as wide as the console; the best mean is bold.
+
+    Steps that do not fit beside each other continue in a further table. Expects the content of comparison.json.
+    """
+    of = Comparison(comparison)
+    for name in [n for n in of.metrics if n in MAIN] or of.metrics:
+        metric, places = of.metric(name), of.places(name)
+        cells = {(m, T): of.cell(m, T, name) for m in of.methods for T in of.steps}
+        texts = {key: in_terminal(c, places, of.best(name, key[1])) for key, c in cells.items()}
+        width = max(len(line) for text, _ in texts.values() for line in text.split("\n"))
+        label = min(max(5, *map(len, of.methods)), console.width // 3)
+        fitting = max(1, (console.width - label) // (max(width, len(str(of.steps[-1]))) + 2))
+        told = filter(None, [metric.unit, metric.direction, caption(of, name, places)])
+        console.print(Text(metric.label, style="bold") + Text("".join(f", {item}" for item in told)))
+        for part in [of.steps[i : i + fitting] for i in range(0, len(of.steps), fitting)]:
+            grid = Table(box=None, pad_edge=False)
+            grid.add_column("steps", width=label, overflow="fold")
+            for T in part:
+                grid.add_column(str(T), justify="right", no_wrap=True)
+            for method in of.methods:
+                grid.add_row(Text(method), *[Text(texts[method, T][0], style=texts[method, T][1]) for T in part])
+            console.print(grid)
+            console.print()
+    if len(of.seeds) < 2:
+        console.print("One seed: no standard errors.")
+    else:
+        console.print(f"± is the standard error over {len(of.seeds)} seeds.")
+
+
+def in_terminal(cell: dict | None, places: int, best: float | None) -> tuple[str, str]:
+    """(text, style): the error goes below the mean, so that six columns fit eighty characters."""
+    if cell is None:
+        return "–", ""
+    error = f"\n±{fixed(cell['se'], places)}" if cell.get("se") is not None else ""
+    return fixed(cell["mean"], places) + error, "bold" if cell["mean"] == best else ""

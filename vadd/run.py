@@ -1,0 +1,323 @@
+"""The run directory: one training run as files, and the only module that knows their names.
+
+    config.json        the experiment, complete and strict
+    environment.json   versions, commit, device, seed: what is needed to explain a number later
+    metrics.jsonl      append-only; one object a line with `step`, `split` and values in nats
+    checkpoints/       what `--resume` continues from
+    model.safetensors  the averaged weights; written last, so that it says that the run is finished
+    evaluation.json    what was measured
+    samples/           what it was measured on
+
+A process may be killed and a disk may be full at any moment. So whatever is written whole is written aside and put in
+place by one `os.replace`: a reader finds the old file or the new one. What is appended is read up to its last whole line.
+"""
+
+import csv
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, final
+
+import numpy as np
+from pydantic import ValidationError
+
+from vadd.config import Experiment
+from vadd.errors import InputError
+from vadd.overrides import sentence
+
+if TYPE_CHECKING:
+    from vadd.data import Source
+
+__all__ = ["Run", "atomic", "check_suffix", "preview", "write_samples"]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends well, and else is removed.
+
+    Raises:
+        InputError: it could not be written, e.g. for want of space; a file that was there before is unchanged.
+    """
+    aside = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the suffix: np.save would append its own
+    try:
+        yield aside
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except Exception as error:
+        # safetensors has an exception of its own for a full disk
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            why = getattr(error, "strerror", None) or error
+            kept = "; the old file is unchanged" if path.exists() else ""
+            raise InputError(f"could not write {path}: {why}{kept}") from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def dumps(value: object, path: Path, **layout) -> str:
+    """JSON has no NaN and no infinity, and neither is a measurement."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **layout)
+    except ValueError as error:
+        raise InputError(f"{path} holds finite numbers only, got {value}") from error
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A run directory. Make one with `Run.create`, come back to one with `Run.open`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, experiment: Experiment) -> Self:
+        """A new run directory with its `config.json` and `environment.json`.
+
+        Raises:
+            InputError: there is something at `path` already, or it cannot be written.
+        """
+        run = cls(Path(path))
+        if run.path.is_dir() and any(run.path.iterdir()):
+            raise InputError(f"{path} exists already; continue it with --resume, or give another --run")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"could not make the folder {path}: {error.strerror}; give another --run") from error
+        run.write_json(run.environment, environment(experiment))
+        run.write_json(run.config, experiment.model_dump(mode="json"))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Raises InputError if there is no run at `path`."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise InputError(f"there is no run directory {path}; make one with: vadd train RECIPE --run {path}")
+        if not run.config.is_file():
+            raise InputError(f"{path} is not a run directory: it has no {run.config.name}")
+        return run
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def experiment(self) -> Experiment:
+        """What the run is of. Raises InputError if `config.json` is not, or no longer, an experiment."""
+        try:
+            return Experiment.model_validate_json(self.config.read_bytes(), strict=True)
+        except ValidationError as error:
+            raise InputError(f"{self.config} is not a configuration of this version: {sentence(error)}") from None
+
+    @property
+    def begun(self) -> bool:
+        """Whether training has left anything that it can continue from or that can be looked at."""
+        return self.log_file.exists() or self.checkpoints.exists() or self.finished
+
+    @property
+    def finished(self) -> bool:
+        return self.weights.exists()
+
+    def require_finished(self) -> None:
+        """Raises InputError unless training has come to its end."""
+        if not self.finished:
+            raise InputError(f"{self.path} was never finished; continue it with: vadd train --resume --run {self.path}")
+
+    def discard(self) -> None:
+        """Take back what `create` wrote, so that a command which failed before it began can be given again."""
+        for path in (self.config, self.environment):
+            path.unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint of the highest step, or None."""
+        found = {path: re.search(r"step=(\d+)", path.name) for path in self.checkpoints.glob("*.ckpt")}
+        numbered = [(int(match[1]), path.stat().st_mtime_ns, path) for path, match in found.items() if match]
+        return max(numbered)[2] if numbered else None
+
+    def log(self, values: dict) -> None:
+        """Append one line to `metrics.jsonl`. Raises InputError for numbers that are not finite, or for want of space."""
+        line = dumps(values, self.log_file) + "\n"
+        try:
+            with open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise InputError(f"could not write {self.log_file}: {error.strerror}") from error
+
+    def metrics(self) -> list[dict]:
+        """The lines of `metrics.jsonl`; one that a kill cut short is left out."""
+        if not self.log_file.exists():
+            return []
+        *lines, _ = self.log_file.read_bytes().split(b"\n")  # after the last newline: nothing, or half a line
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise InputError(f"{self.log_file} is damaged: {error}; remove the line, or train again") from error
+
+    def truncate_metrics(self, step: int) -> None:
+        """Forget the lines after a step: a resumed run writes them again."""
+        if self.log_file.exists():
+            kept = [dumps(line, self.log_file) + "\n" for line in self.metrics() if line["step"] <= step]
+            with atomic(self.log_file) as path:
+                path.write_text("".join(kept), encoding="utf-8")
+
+    def write_json(self, path: Path, value: object) -> None:
+        """Write a file of this run, for people to read as well."""
+        text = dumps(value, path, indent=1)
+        with atomic(path) as aside:
+            aside.write_text(text + "\n", encoding="utf-8")
+
+
+def environment(experiment: Experiment) -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        **{name: installed(name) for name in ("vadd", "torch", "lightning", "numpy", "pydantic", "scipy")},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "commit": commit(),
+        "device": experiment.train.device,
+        "seed": experiment.seed,
+    }
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The commit of this package's source, with `-dirty` where it was changed since; None outside a checkout of it."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", here.parent, *words], capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an environment may lie inside somebody else's repository
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------- samples
+
+
+def check_suffix(path: Path, source: "Source") -> None:
+    """Raises InputError unless samples of the source can be written to such a file, in a folder that exists."""
+    fitting = suffixes(source)
+    if path.suffix not in fitting:
+        raise InputError(f"samples of this source are written as {', '.join(fitting)}, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+
+
+def suffixes(source: "Source") -> list[str]:
+    from vadd.data import Lines, Picture, Rows
+
+    shown = source.show(np.zeros((1, *source.shape), dtype=np.int64))
+    own = {Picture: [".png"], Lines: [".txt", ".jsonl"], Rows: [".jsonl"]}
+    return [".npy", ".csv", *own[type(shown)]]
+
+
+def write_samples(path: Path, x: np.ndarray, source: "Source") -> None:
+    """Write x (N, *shape), integers, in the form that the suffix names.
+
+    `.npy`: the integers; `.csv`: the source's own table, or the integers below `x0, x1, ...`; `.png`: the source's
+    picture; `.txt`: its lines; `.jsonl`: an object a row, or `{"text": line}`.
+
+    Raises:
+        InputError: a suffix that does not suit the source (told with those that do), or a file that cannot be written.
+    """
+    from vadd.data import Lines, Picture, Rows
+
+    check_suffix(path, source)
+    shown = source.show(x) if path.suffix != ".npy" else None
+    with atomic(path) as aside:
+        match path.suffix, shown:
+            case ".npy", _:
+                np.save(aside, x, allow_pickle=False)
+            case ".png", Picture(pixels):
+                from PIL import Image
+
+                Image.fromarray(pixels).save(aside)
+            case ".txt", Lines(lines):
+                aside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            case ".jsonl", Lines(lines):
+                write_objects(aside, ({"text": line} for line in lines))
+            case ".jsonl", Rows(columns, rows):
+                write_objects(aside, (dict(zip(columns, row, strict=True)) for row in rows))
+            case ".csv", Rows(columns, rows):
+                write_table(aside, columns, rows)
+            case ".csv", _:
+                flat = x.reshape(len(x), -1)
+                write_table(aside, [f"x{i}" for i in range(flat.shape[1])], flat.tolist())
+
+
+def write_objects(path: Path, objects: Iterator[dict]) -> None:
+    path.write_text("".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects), encoding="utf-8")
+
+
+def write_table(path: Path, columns, rows) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows(rows)
+
+
+def preview(x: np.ndarray, source: "Source", limit: int = 20) -> str:
+    """The first `limit` of x (N, *shape) as text: lines, a table, images in shades, or integers."""
+    from vadd.data import Lines, Rows
+
+    some = x[:limit]
+    match source.show(some):
+        case Lines(lines):
+            shown = "\n".join(lines)
+        case Rows(columns, rows):
+            widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+            table = [columns, *rows]
+            shown = "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+        case _ if some.ndim == 3:
+            shades = np.array(list(" .:-=+*#%@"))[some * 9 // (source.vocab_size - 1)]
+            shown = "\n\n".join("\n".join("".join(2 * c for c in row).rstrip() for row in image) for image in shades)
+        case _:
+            shown = "\n".join(" ".join(map(str, row)) for row in some.reshape(len(some), -1).tolist())
+    more = len(x) - len(some)
+    return shown + (f"\n... and {more} more" if more > 0 else "")
