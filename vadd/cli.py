@@ -12,26 +12,29 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import Field, ValidationError, validate_call
-from pydantic.fields import FieldInfo
 
 from vadd.errors import InputError
+from vadd.overrides import did_you_mean, fields, override, sentence, spelled
 
 __all__ = ["main"]
 
-PAPER_PARTICLES = 1000
+PAPER_PARTICLES = 1000  # K of the paper's importance-weighted numbers
+WIDTH = 80
 
 Recipe = Annotated[str, Field(description="a name that `vadd recipes` lists")]
 RunPath = Annotated[Path, Field(description="a run directory")]
 Steps = Annotated[int, Field(ge=1, description="network calls for a sample")]
 StepsList = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, description="numbers of sampling steps")]
-Num = Annotated[int, Field(ge=1, description="number of samples")]
+Methods = Annotated[tuple[str, ...], Field(title="METHOD", min_length=1, description="names of methods")]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
 Out = Annotated[
-    Path, Field(description="file to write: .npy .png .csv .txt .jsonl, as suits the data; without, a look")
+    Path, Field(title="FILE", description=".npy .csv .png .txt .jsonl, as suits the data; without, a look at it")
 ]
 
 
@@ -59,33 +62,31 @@ def train(
     recipe: Recipe | None = None,
     *,
     method: Annotated[str | None, Field(description="vadd (default), mdm, mdm-matched or persistent")] = None,
-    run: Annotated[Path | None, Field(description="run directory; default runs/RECIPE-METHOD-seedN")] = None,
+    run: Annotated[
+        Path | None, Field(title="DIR", description="run directory; default runs/RECIPE-METHOD-seedN")
+    ] = None,
     resume: Annotated[bool, Field(description="continue the run directory exactly; RECIPE may be left out")] = False,
     **changes: object,
 ) -> None:
     """Train a recipe. Every field of its experiment is an option, e.g. --train.steps 100."""
     from vadd import build
-    from vadd.overrides import override
     from vadd.run import Run
 
     if recipe is None and not (resume and run):
         raise InputError("vadd train needs a RECIPE, or --resume with --run DIR; `vadd recipes` lists the recipes")
     if recipe is not None:
         experiment = experiment_of(recipe, method or "vadd", changes)
-        path = run or Path("runs") / f"{recipe}-{experiment.method}-seed{experiment.seed}"
-    else:
-        path = run
+        run = run or Path("runs") / f"{recipe}-{experiment.method}-seed{experiment.seed}"
     if resume:
-        at = Run.open(path)
-        same = experiment if recipe is not None else override(at.experiment, changes)
-        require_same(at, same if method is None else same.model_copy(update={"method": method}))
+        at = Run.open(run)
+        require_same(at, {"recipe": recipe, "method": method}, changes)
         if at.finished:
-            print(f"{path} is finished")
+            print(f"{run} is finished")
             return
     else:
         build.source(experiment.source)  # a missing or unusable file is told before anything is made
-        at = Run.create(path, experiment)
-    with hint(f"continue with: vadd train --resume --run {path}"):
+        at = Run.create(run, experiment)
+    with remedy(f"continue with: vadd train --resume --run {run}"):
         from vadd.train import fit
 
         try:
@@ -94,13 +95,13 @@ def train(
             if not (resume or at.begun):
                 at.discard()
             raise
-    print(f"trained {path}")
+    print(f"trained {run}")
 
 
 def sample(
     run: RunPath,
     *,
-    num: Num,
+    num: Annotated[int, Field(ge=1, description="number of samples")],
     steps: Steps,
     latents: Annotated[
         Literal["fresh", "fixed", "shared"] | None,
@@ -119,7 +120,7 @@ def sample(
 def fill(
     run: RunPath,
     *,
-    given: Annotated[str, Field(description="a file, or a text with _ for what is to be filled in")],
+    given: Annotated[str, Field(title="FILE|TEXT", description="a file, or a text with _ for what is to be filled in")],
     steps: Steps,
     num: Annotated[int, Field(ge=1, description="completions of each given example")] = 1,
     seed: Seed = 0,
@@ -142,11 +143,9 @@ def evaluate(
     paper_delbo: Annotated[bool, Field(description="the paper's objective as well, which bounds nothing")] = False,
 ) -> None:
     """Measure a finished run and write evaluation.json in it."""
-    opened(run)
+    of, _ = opened(run)
     from vadd.evaluate import evaluate as measured
-    from vadd.run import Run
 
-    of = Run.open(run)
     result = measured(
         of, steps=steps, num=num, particles=particles, paper_delbo=PAPER_PARTICLES if paper_delbo else None
     )
@@ -157,10 +156,10 @@ def evaluate(
 def compare(
     recipe: Recipe,
     *,
-    methods: Annotated[list[str], Field(min_length=1, description="names of methods")] = ["vadd", "mdm", "mdm-matched"],  # noqa: B006
+    methods: Methods = ("vadd", "mdm", "mdm-matched"),
     seeds: Annotated[int, Field(ge=1, description="runs of each method")] = 3,
     steps: StepsList | None = None,
-    out: Annotated[Path | None, Field(description="folder; default comparisons/RECIPE")] = None,
+    out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
     jobs: Annotated[int | None, Field(ge=1, description="runs at a time; default one a core")] = None,
     **changes: object,
 ) -> None:
@@ -172,25 +171,32 @@ def compare(
     for method in methods:
         with_method(experiment, method)
     build.source(experiment.source)
-    with hint("the same command goes on where this one stopped"):
+    with remedy("the same command goes on where this one stopped"):
         from vadd.compare import compare as compared
 
         compared(
-            experiment, methods=methods, seeds=seeds, steps=steps, out=out or Path("comparisons") / recipe, jobs=jobs
+            experiment,
+            methods=list(methods),
+            seeds=seeds,
+            steps=steps,
+            out=out or Path("comparisons") / recipe,
+            jobs=jobs,
         )
 
 
 def encode(
     run: RunPath,
     *,
-    input: Annotated[str | None, Field(description="a file of whole data points; default: a split of the data")] = None,
+    input: Annotated[
+        str | None, Field(title="FILE", description="whole data points; default: a split of the data")
+    ] = None,
     split: Annotated[Literal["train", "valid", "test"], Field(description="where there is no --input")] = "test",
-    out: Annotated[Path, Field(description="an .npz of mean, std, x and labels")],
+    out: Annotated[Path, Field(title="FILE", description="an .npz of mean, std, x and labels")],
 ) -> None:
     """Write the posterior of the latents, z given x."""
     import numpy as np
 
-    from vadd.run import atomic
+    from vadd.run import atomic, require_folder
 
     if out.suffix != ".npz":
         raise InputError(f"encodings are written as .npz, got {str(out)!r}")
@@ -216,27 +222,23 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def experiment_of(recipe: str, method: str, changes: dict[str, object]):
     """The recipe by that method, with the user's changes on top."""
-    from vadd.overrides import override
     from vadd.recipes import recipe as made
     from vadd.recipes import with_method
 
     return override(with_method(made(recipe), method), changes)
 
 
-def require_same(run, asked) -> None:
-    """A resumed run is the run it was: raises InputError if the command line says otherwise."""
-    from vadd.overrides import fields
-
+def require_same(run, names: dict[str, str | None], changes: dict[str, object]) -> None:
+    """A resumed run is the run it was: raises InputError where the command line says otherwise."""
     there = run.experiment
-    if asked == there:
-        return
-    a, b = (
-        {"recipe": e.recipe, "method": e.method, **{n: v for n, (v, _) in fields(e).items()}} for e in (there, asked)
-    )
-    name = next((n for n in {**a, **b} if a.get(n) != b.get(n)), "about")
-    raise InputError(
-        f"{run.path} was begun with {name} {a.get(name)}, not {b.get(name)}; leave that out to continue it, or give another --run"
-    )
+    now = fields(override(there, changes))
+    was_and_is = {name: (value, now[name][0]) for name, (value, _) in fields(there).items()}
+    was_and_is |= {name: (getattr(there, name), said) for name, said in names.items() if said is not None}
+    for name, (was, said) in was_and_is.items():
+        if was != said:
+            raise InputError(
+                f"{run.path} was begun with {name} {was}, not {said}; leave that out, or begin another run"
+            )
 
 
 def opened(path: Path, out: Path | None = None):
@@ -252,11 +254,6 @@ def opened(path: Path, out: Path | None = None):
     return run, source
 
 
-def require_folder(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent} to write {out.name} to; make it first")
-
-
 def deliver(x, source, out: Path | None) -> None:
     from vadd.run import preview, write_samples
 
@@ -268,14 +265,22 @@ def deliver(x, source, out: Path | None) -> None:
 
 
 @contextmanager
-def hint(remedy: str) -> Iterator[None]:
-    """Ctrl-C ends in a line that says how to go on. Lightning turns it into SystemExit."""
+def remedy(how: str) -> Iterator[None]:
+    """Long work that is stopped, by Ctrl-C or by the disk, ends in a line that says how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"stopped; {remedy}") from None
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"stopped; {how}") from None
         raise
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"{reason(error)}; when that is mended, {how}") from error
+
+
+def reason(error: OSError) -> str:
+    return (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
 
 
 def rendered(columns: list[str], rows: list[list[str]]) -> str:
@@ -284,219 +289,245 @@ def rendered(columns: list[str], rows: list[list[str]]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=column == columns[0])
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
-        console.print(table, markup=False)
-    return captured.get().rstrip()
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()) + "\n"
 
 
 def measurements(result: dict) -> str:
-    """The table of `evaluation.json`: one row a number of steps, and the floor of each distance below."""
-
-    def cell(value: object) -> str:
-        if isinstance(value, dict):
-            mean, se = value.get("mean"), value.get("se")
-            return "" if mean is None else f"{mean:.3f} ± {se:.3f}"
-        return "" if value is None else f"{value:.4f}"
-
-    names = list(dict.fromkeys(name for measured in result["steps"].values() for name in measured))
-    rows = [[T, *(cell(measured.get(name)) for name in names)] for T, measured in result["steps"].items()]
-    floor = {"nelbo": result["entropy"], **result["floor"]}
-    return rendered(["steps", *names], [*rows, ["floor", *(cell(floor.get(name)) for name in names)]])
+    """The table of `evaluation.json`: a row a measure, a column a number of steps, and last what chance alone gives."""
+    steps = {T: dict(measured) for T, measured in result["steps"].items()}
+    for measured in steps.values():
+        bound = measured["nelbo"]
+        measured |= {"nelbo": bound["mean"], "nelbo_se": bound["se"]}
+    last = {"nelbo": result["entropy"], **result["floor"]}
+    names = dict.fromkeys(name for measured in steps.values() for name in measured)
+    order = sorted(names, key=lambda name: not name.startswith("nelbo"))
+    shown = [["" if c.get(n) is None else f"{c[n]:.4g}" for c in (*steps.values(), last)] for n in order]
+    return rendered(["steps", *steps, "floor"], [[name, *row] for name, row in zip(order, shown, strict=True)])
 
 
 # ---------------------------------------------------------------------------------------------------- words to calls
 
 
-def arguments(command: Callable) -> list[inspect.Parameter]:
-    return [p for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a command, as the command line sees it."""
+
+    name: str
+    argument: bool  # given by its place, not by --name
+    required: bool
+    default: object
+    kinds: tuple[object, ...]  # the types its values may have, None left out
+    about: str
+    metavar: str
+
+    @property
+    def flag(self) -> bool:
+        return self.kinds == (bool,)
+
+    @property
+    def several(self) -> bool:
+        return any(get_origin(kind) in (list, tuple) for kind in self.kinds)
+
+    @property
+    def spelled(self) -> str:
+        return self.metavar if self.argument else spelled(self.name)
+
+    @property
+    def usage(self) -> str:
+        if self.argument or self.flag:
+            return self.spelled
+        return f"{self.spelled} {self.metavar}" + (" ..." if self.several else "")
 
 
-def options(command: Callable) -> dict[str, inspect.Parameter]:
-    return {n: p for n, p in inspect.signature(command).parameters.items() if p.kind is p.KEYWORD_ONLY}
+def parameters(command: Callable) -> list[Parameter]:
+    return [parameter(p) for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
 
 
-def takes_changes(command: Callable) -> bool:
+def parameter(p: inspect.Parameter) -> Parameter:
+    note, kinds, pending = Field(), [], [p.annotation]
+    while pending:
+        kind = pending.pop()
+        if get_origin(kind) is Annotated:
+            kind, note = get_args(kind)
+        if get_origin(kind) in (Union, UnionType):
+            pending += get_args(kind)
+        elif kind is not NoneType:
+            kinds.append(kind)
+    choices = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    return Parameter(
+        name=p.name,
+        argument=p.kind is p.POSITIONAL_OR_KEYWORD,
+        required=p.default is p.empty,
+        default=p.default,
+        kinds=tuple(kinds),
+        about=note.description or "",
+        metavar=note.title or "|".join(choices) or (p.name.upper() if kinds[0] in (str, Path) else "N"),
+    )
+
+
+def takes_fields(command: Callable) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(command).parameters.values())
 
 
-def described(parameter: inspect.Parameter) -> tuple[list[object], str]:
-    """(the types that the parameter admits, its description)."""
-    admitted, text = [], ""
-    pending = [parameter.annotation]
-    while pending:
-        of = pending.pop(0)
-        if get_origin(of) is Annotated:
-            of, *notes = get_args(of)
-            text = next((n.description for n in notes if isinstance(n, FieldInfo) and n.description), text)
-        if get_origin(of) not in (None, list, Literal):
-            pending += get_args(of)
-        elif of is not type(None):
-            admitted.append(of)
-    return admitted, text
-
-
-def many(parameter: inspect.Parameter) -> bool:
-    return any(get_origin(of) is list for of in described(parameter)[0])
-
-
-def flag(parameter: inspect.Parameter) -> bool:
-    return described(parameter)[0] == [bool]
-
-
-def all_fields() -> dict[str, object]:
-    """Every field of every recipe, with one of its values: which names there are, and which take several words."""
-    from vadd.overrides import fields
+def every_field() -> dict[str, object]:
+    """Every field of every recipe with one of its values: which names there are, and which take several words."""
     from vadd.recipes import RECIPES
 
     return {name: value for make in RECIPES.values() for name, (value, _) in fields(make()).items()}
 
 
 def call(command: Callable, words: list[str]) -> None:
-    """Call a command with the words that follow its name. Raises InputError for words that it does not understand."""
-    from vadd.overrides import did_you_mean, sentence
-
-    name, known, waiting = command.__name__, options(command), arguments(command)
-    changeable = all_fields() if takes_changes(command) else {}
-    given: dict[str, object] = {}
-    words = list(words)
-
-    def following() -> Iterator[str]:
-        while words and not words[0].startswith("--"):
-            yield words.pop(0)
-
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            if not waiting:
-                raise InputError(f"vadd {name} has no use for {word!r}; see vadd {name} --help")
-            given[waiting.pop(0).name] = word
-            continue
-        dashed, equals, value = word[2:].partition("=")
-        option = dashed.replace("-", "_")
-        parameter = known.get(option)
-        if parameter is None and option not in changeable and not (changeable and "." in option):
-            near = did_you_mean(dashed, [n.replace("_", "-") for n in [*known, *changeable]], "--")
-            raise InputError(f"vadd {name} has no option --{dashed}{near}; see vadd {name} --help")
-        if parameter is not None and flag(parameter):
-            given[option] = value if equals else True
-            continue
-        several = many(parameter) if parameter is not None else isinstance(changeable.get(option), tuple)
-        values = [value] if equals else list(following()) if several else [w for w, _ in zip(following(), "1")]
-        if not values:
-            raise InputError(f"--{dashed} needs a value")
-        given[option] = values if several else values[0]
-
-    for missing in (p for p in [*waiting, *known.values()] if p.default is p.empty and p.name not in given):
-        told = missing.name.upper() if missing in waiting else f"--{missing.name}"
-        raise InputError(f"vadd {name} needs {told}; see vadd {name} --help")
+    """Call a command with the words after its name. Raises InputError for words that it does not understand."""
+    name, given = command.__name__, parse(command, words)
+    for p in parameters(command):
+        if p.required and p.name not in given:
+            raise InputError(f"vadd {name} needs {p.spelled}; see vadd {name} --help")
     try:
-        validated = validate_call(command)
-        validated(**given)
+        validate_call(command)(**given)
     except ValidationError as error:
+        if error.title != name:  # from the body: not about these words
+            raise
         raise InputError(sentence(error)) from None
 
 
+def parse(command: Callable, words: list[str]) -> dict[str, object]:
+    """Name -> word, words, or True for a flag. A field of the experiment keeps its dotted name.
+
+    An option takes one word, or all up to the next option where it is a list. What is left are the arguments.
+    """
+    name = command.__name__
+    arguments = [p for p in parameters(command) if p.argument]
+    options = {p.name: p for p in parameters(command) if not p.argument}
+    changeable = every_field() if takes_fields(command) else {}
+    given: dict[str, object] = {}
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            if not arguments:
+                raise InputError(f"vadd {name} has no use for {word!r}; see vadd {name} --help")
+            given[arguments.pop(0).name] = word
+            continue
+        dashed, equals, value = word.partition("=")
+        option = dashed[2:].replace("-", "_")
+        if option in options:
+            several, flag = options[option].several, options[option].flag
+        elif option in changeable or (changeable and "." in option):  # `override` tells which of them are unknown
+            several, flag = isinstance(changeable.get(option), tuple), False
+        else:
+            near = did_you_mean(option, [*options, *changeable], spelled)
+            raise InputError(f"vadd {name} has no option {dashed}{near}; see vadd {name} --help")
+        taken = [value] if equals else []
+        while words and not (equals or flag or words[0].startswith("--")) and (several or not taken):
+            taken.append(words.pop(0))
+        if not (taken or flag):
+            raise InputError(f"{dashed} needs a value")
+        given[option] = taken if several else taken[0] if taken else True
+    return given
+
+
+# ------------------------------------------------------------------------------------------------------------ help
+
+
 def usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {summary(command)}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "Few-step generative models of discrete data.",
-            "",
-            "usage: vadd COMMAND ...",
-            "",
-            *lines,
-            "",
-        ]
-        + ["vadd COMMAND --help tells its options, vadd train RECIPE --help those of a recipe too."]
-    )
+    commands = columns([(name, summary(command)) for name, command in COMMANDS.items()], width=10)
+    title = "Few-step generative models of discrete data."
+    more = "vadd COMMAND --help tells its options, vadd train RECIPE --help the fields of a recipe too."
+    return "\n\n".join([title, "usage: vadd COMMAND ...", commands, textwrap.fill(more, WIDTH)])
 
 
 def summary(command: Callable) -> str:
-    return inspect.getdoc(command).partition("\n")[0]
+    return " ".join(inspect.getdoc(command).split())
 
 
-def manual(command: Callable, words: list[str]) -> str:
-    """The help of a command, and of the recipe where one is named."""
-    name = command.__name__
+def manual(command: Callable, recipe: str | None) -> str:
+    """The help of a command; of one that takes fields, those of a recipe as well."""
+    name, known = command.__name__, parameters(command)
+    words = [p.usage if p.required else f"[{p.usage}]" for p in known]
+    words += ["[--FIELD VALUE ...]"] if takes_fields(command) else []
+    # A no-break space keeps an option and its value on one line.
+    line = " ".join(["usage: vadd", name, *(word.replace(" ", "\xa0") for word in words)])
+    line = textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False).replace("\xa0", " ")
+    blocks = [line, textwrap.fill(summary(command), WIDTH), columns([(p.usage, explained(p)) for p in known])]
+    if recipe is not None:
+        blocks += [f"Fields of {recipe} with their defaults:", field_manual(recipe)]
+    elif takes_fields(command):
+        blocks.append(f"Fields (--seed, --latent.dim, --train.steps, ...): vadd {name} RECIPE --help")
+    return "\n\n".join(blocks)
 
-    def synopsis(p: inspect.Parameter) -> str:
-        word = p.name.upper() if p in positional else option(p)
-        return word if p.default is p.empty else f"[{word}]"
 
-    def option(p: inspect.Parameter) -> str:
-        admitted = described(p)[0]
-        choice = next((of for of in admitted if get_origin(of) is Literal), None)
-        metavar = "|".join(get_args(choice)) if choice else p.name.upper().replace("PAPER_DELBO", "")
-        return f"--{p.name.replace('_', '-')}" + ("" if flag(p) else f" {metavar}" + (" ..." if many(p) else ""))
-
-    def text(p: inspect.Parameter) -> str:
-        shown = " ".join(p.default) if isinstance(p.default, list) else p.default
-        return described(p)[1] + ("" if p.default in (p.empty, None, False) else f" (default {shown})")
-
-    positional, optional = arguments(command), options(command).values()
-    changes = ["[--FIELD VALUE ...]"] if takes_changes(command) else []
-    line = " ".join(["usage: vadd", name, *map(synopsis, positional), *map(synopsis, optional), *changes])
-    blocks = [textwrap.fill(line, 80, subsequent_indent="    ", break_on_hyphens=False), summary(command)]
-    blocks.append(columns([(p.name.upper(), text(p)) for p in positional] + [(option(p), text(p)) for p in optional]))
-    if changes:
-        recipe = next((w for w in words if not w.startswith("-")), None)
-        blocks.append(field_manual(recipe) if recipe else f"Name a recipe for its fields: vadd {name} RECIPE --help")
-    return "\n\n".join(block for block in blocks if block)
+def explained(p: Parameter) -> str:
+    if p.required or p.default is None or p.flag:
+        return p.about
+    return f"{p.about} (default {spoken(p.default)})"
 
 
 def field_manual(recipe: str) -> str:
-    from vadd.overrides import fields
     from vadd.recipes import recipe as made
 
-    of = made(recipe)
     rows = []
-    for name, (value, info) in fields(of).items():
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value in (None, "") else str(value)
-        rows.append((f"--{name.replace('_', '-')} {shown}", info.description or ""))
-    return f"Fields of {recipe}, with their defaults:\n\n" + columns(rows)
+    for name, (value, info) in fields(made(recipe)).items():
+        choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+        about = [info.description] if info.description else []
+        about += [f"one of {spoken(choices)}"] if len(choices) > 1 else []
+        rows.append((f"{spelled(name)} {spoken(value)}", "; ".join(about)))
+    return columns(rows)
 
 
-def columns(rows: list[tuple[str, str]]) -> str:
-    """Two columns in 80."""
+def spoken(value: object) -> str:
+    """A value as it is given on the command line."""
+    if isinstance(value, tuple | list):
+        return " ".join(map(spoken, value))
+    return "none" if value in (None, "") else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def columns(rows: list[tuple[str, str]], width: int = 32) -> str:
     lines = []
     for left, right in rows:
-        first, *rest = textwrap.wrap(right, 44) or [""]
-        lines += [f"  {left:<31} {first}".rstrip()] if len(left) < 32 else [f"  {left}", f"{'':34}{first}".rstrip()]
-        lines += [f"{'':34}{more}" for more in rest]
-    return "\n".join(lines)
+        first, *rest = textwrap.wrap(right, WIDTH - width - 2, break_on_hyphens=False) or [""]
+        if len(left) < width:
+            lines.append(f"  {left:<{width}}{first}")
+        else:
+            lines += [f"  {left}", " " * (width + 2) + first]
+        lines += [" " * (width + 2) + more for more in rest]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+# ------------------------------------------------------------------------------------------------------------ main
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
-    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        run(words)
+        dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
-        return 0
     except InputError as error:
-        print(f"vadd: {error}", file=sys.stderr)
-        return 2
+        return stopped(2, str(error))
     except KeyboardInterrupt as stop:
-        print(f"vadd: {stop or 'stopped'}", file=sys.stderr)
-        return 130
+        return stopped(130, str(stop) or "stopped")
     except BrokenPipeError:
         # The reader has gone; what is left in the buffer must not be tried again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"vadd: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+        return stopped(2, reason(error))
+    return 0
 
 
-def run(words: list[str]) -> None:
+def stopped(code: int, sentence: str) -> int:
+    print(f"vadd: {sentence}", file=sys.stderr)
+    return code
+
+
+def dispatch(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
     elif words[0] == "--version":
@@ -504,10 +535,10 @@ def run(words: list[str]) -> None:
 
         print(f"vadd {__version__}")
     elif words[0] not in COMMANDS:
-        from vadd.overrides import did_you_mean
-
         raise InputError(f"there is no command {words[0]!r}{did_you_mean(words[0], COMMANDS)}; see vadd --help")
-    elif "--help" in words or "-h" in words:
-        print(manual(COMMANDS[words[0]], words[1:]))
+    elif "-h" in words or "--help" in words:
+        command = COMMANDS[words[0]]
+        recipe = words[1] if takes_fields(command) and not words[1].startswith("-") else None
+        print(manual(command, recipe))
     else:
         call(COMMANDS[words[0]], words[1:])

@@ -123,7 +123,9 @@ class Train(Frozen):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1)
     device: str = Field("auto", description="auto, cpu, cuda or mps")
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["32", "medium", "bf16"] = Field(
+        "medium", description="medium: float32, with bfloat16 inside matrix products where that is faster"
+    )
     log_every: int = Field(100, ge=1)
     validate_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)

@@ -6,8 +6,9 @@ so that types and bounds are written once, in `vadd.config`. A source is one var
 variant that the recipe chose, and a field which only another variant has is unknown.
 """
 
+import reprlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from pydantic.fields import FieldInfo
 from vadd.config import Experiment
 from vadd.errors import InputError
 
-__all__ = ["did_you_mean", "fields", "override", "sentence"]
+__all__ = ["did_you_mean", "fields", "override", "sentence", "spelled"]
 
 CHOSEN = {"recipe", "about", "method", "source.kind"}  # by the recipe and the method, never one at a time
 
@@ -47,7 +48,7 @@ def override(experiment: Experiment, changes: Mapping[str, object]) -> Experimen
     known = fields(experiment)
     for name in changes:
         if name not in known:
-            raise InputError(f"{experiment.recipe} has no option --{name}{did_you_mean(name, known, '--')}")
+            raise InputError(f"{experiment.recipe} has no option {spelled(name)}{did_you_mean(name, known, spelled)}")
     return replaced(experiment, changes)
 
 
@@ -80,9 +81,11 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
             sizes = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
             how, bound = sizes[first["type"]]
             return f"{name} must have {how} {first['ctx'][bound]} values, got {first['ctx']['actual_length']}"
-    rule = first["msg"].removeprefix("Input ").replace("should be", "must be").split(", unable")[0]
+    if not first["msg"].startswith("Input should be"):
+        return f"{name}: {first['msg']}".removeprefix(": ")
+    rule = first["msg"].removeprefix("Input should be").split(", unable")[0]
     rule = rule.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-    return f"{name} {rule}, got {told(first['input'])}".lstrip()
+    return f"{name} must be{rule}, got {told(first['input'])}".lstrip()
 
 
 def told(value: object) -> str:
@@ -91,10 +94,15 @@ def told(value: object) -> str:
         float(value)
         return str(value)
     except (TypeError, ValueError):
-        return repr(value)
+        return reprlib.repr(value)
 
 
-def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
+def spelled(name: str) -> str:
+    """A field or parameter as an option of the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def did_you_mean(name: str, known: Iterable[str], spelled: Callable[[str], str] = str) -> str:
     """` (did you mean X?)` for the nearest of the known names, or nothing when none is near.
 
     The last part of a dotted name counts as the name: `steps` is near `train.steps`.
@@ -102,4 +110,4 @@ def did_you_mean(name: str, known: Iterable[str], dashes: str = "") -> str:
     known = list(known)
     last = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]]
     near = get_close_matches(name, last, 1, 0) or get_close_matches(name, known, 1, 0.5)
-    return f" (did you mean {dashes}{near[0]}?)" if near else ""
+    return f" (did you mean {spelled(near[0])}?)" if near else ""

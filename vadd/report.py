@@ -338,7 +338,7 @@ def report(directory: Path) -> Path:
     samples, tests, standard errors) the page does without.
 
     Raises:
-        InputError: no comparison.json, one that is not a comparison, a damaged log, or no space to write to.
+        InputError: no comparison.json, one that is not a comparison, a damaged file of a run, or no space to write to.
     """
     directory = Path(directory)
     of = read(directory)
@@ -411,13 +411,18 @@ def gallery(of: Comparison, directory: Path, shown: Pictures) -> dict:
 
 
 def look(stem: Path) -> dict | None:
-    """What is to be looked at: {"png", "src", "width"} or {"text"}; None where nothing is."""
+    """What is to be looked at: {"png", "src", "large"} or {"text"}; None where nothing is.
+
+    A large picture is shown reduced, where hard pixels would drop whole lines of it.
+    """
     picture, text = (stem.with_name(stem.name + suffix) for suffix in (".png", ".txt"))
     if picture.is_file():
         png = picture.read_bytes()
-        return {"png": png, "src": inline(png), "text": None}
+        large = int.from_bytes(png[16:20]) > 340  # the width, in the header of a PNG
+        return {"png": png, "src": inline(png), "large": large, "text": None}
     if text.is_file():
-        return {"png": None, "src": None, "text": text.read_text(encoding="utf-8", errors="replace").rstrip()}
+        lines = text.read_text(encoding="utf-8", errors="replace").rstrip()
+        return {"png": None, "src": None, "large": False, "text": lines}
     return None
 
 
@@ -506,8 +511,7 @@ def caption(of: Comparison, name: str, places: int) -> str:
 
 
 def models(of: Comparison, directory: Path) -> list[dict]:
-    """Size, time, and whether the latents are used; and the paper's objective beside a valid bound, where it was asked
-    for."""
+    """Size, time, whether the latents are used; and, where it was asked for, the paper's objective beside a bound."""
     rows = []
     for method, about in of.raw["methods"].items():
         found = [evaluation(run_of(directory, method, seed)) for seed in of.seeds]
@@ -546,7 +550,14 @@ def active(used: list[dict]) -> str:
 
 
 def evaluation(run: Run) -> dict:
-    return json.loads(run.evaluation.read_text(encoding="utf-8")) if run.evaluation.is_file() else {}
+    if not run.evaluation.is_file():
+        return {}
+    try:
+        return json.loads(run.evaluation.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{run.evaluation} is damaged: {error}; write it again with: vadd evaluate {run.path}"
+        ) from error
 
 
 def differences(of: Comparison) -> list[dict]:

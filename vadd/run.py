@@ -35,7 +35,7 @@ from vadd.overrides import sentence
 if TYPE_CHECKING:
     from vadd.data import Source
 
-__all__ = ["Run", "atomic", "check_suffix", "preview", "write_samples"]
+__all__ = ["Run", "atomic", "check_suffix", "preview", "require_folder", "write_samples"]
 
 
 @contextmanager
@@ -175,7 +175,10 @@ class Run:
             with open(self.log_file, "a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            raise InputError(f"could not write {self.log_file}: {error.strerror}") from error
+            raise InputError(
+                f"could not write {self.log_file}: {error.strerror}; when there is room again, "
+                f"continue with: vadd train --resume --run {self.path}"
+            ) from error
 
     def metrics(self) -> list[dict]:
         """The lines of `metrics.jsonl`; one that a kill cut short is left out."""
@@ -245,6 +248,11 @@ def check_suffix(path: Path, source: "Source") -> None:
     fitting = suffixes(source)
     if path.suffix not in fitting:
         raise InputError(f"samples of this source are written as {', '.join(fitting)}, got {str(path)!r}")
+    require_folder(path)
+
+
+def require_folder(path: Path) -> None:
+    """Raises InputError unless the folder that is to hold `path` exists."""
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} to; make it first")
 

@@ -224,12 +224,14 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     checkpoint = run.last_checkpoint() if resume else None
     run.truncate_metrics(step_of(checkpoint))
     keep_freed_memory()
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if of.precision == "medium" else "highest")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about workers and tensor cores that does not concern this loader
         trainer = lightning.Trainer(
             accelerator=where,
-            precision={"32": "32-true", "bf16": "bf16-mixed"}[of.precision],
+            precision="bf16-mixed" if of.precision == "bf16" else "32-true",
             max_steps=of.steps,
             max_epochs=-1,
             val_check_interval=of.validate_every,
@@ -243,7 +245,10 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             use_distributed_sampler=False,
             log_every_n_steps=of.log_every,
         )
-        trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         with atomic(run.weights) as path:

@@ -223,7 +223,7 @@ def by_size(value: str) -> tuple[bool, float, str]:
 
 def nearest(word: str, known: tuple[str, ...]) -> str:
     """The end of a sentence about an unknown word."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, known, n=1)
     if found:
         return f", did you mean {found[0]!r}?"
     more = ", ..." if len(known) > 10 else ""

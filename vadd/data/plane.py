@@ -12,7 +12,7 @@ square, so the law of the tokens is known exactly and so are its entropy and the
                     depends on the radius alone keeps areas, so the density at a point is that of the Gaussian where
                     the point came from. Integrated by Gauss-Legendre quadrature within each cell.
 
-The noise of checkerboard, circles and swissroll gives entropies of 7.625, 6.985 and 6.107 nats at V = 64.
+At V = 64 the entropies of checkerboard, circles and swissroll are 7.625 (log 2048), 6.985 and 6.106 nats.
 """
 
 from dataclasses import dataclass
@@ -164,13 +164,15 @@ def pinwheel(x, y, petals=5, radius=0.5, along=0.14, across=0.045, twist=2.0):
 
 
 def gauss_legendre(intervals: int, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (intervals * order,) on [0, 1] and weights (order,): the rule of `order` nodes in each equal interval."""
+    """Nodes and weights (intervals, order) on [0, 1]: the rule of `order` nodes in each equal interval."""
     nodes, weights = np.polynomial.legendre.leggauss(order)
-    return ((np.arange(intervals)[:, None] + (1 + nodes) / 2) / intervals).ravel(), weights / 2 / intervals
+    nodes = (np.arange(intervals)[:, None] + (1 + nodes) / 2) / intervals
+    return nodes, np.broadcast_to(weights / 2 / intervals, nodes.shape)
 
 
-def cells(name: str, V: int) -> np.ndarray:
-    """Probability of each cell, (column, row), up to a constant."""
+def cells(name: str, V: int, refine: int = 1) -> np.ndarray:
+    """Probability of each cell, (column, row), up to a constant. `refine` multiplies the nodes of the quadrature along
+    each axis; one is enough, to about the rounding error."""
     edges = np.linspace(-1, 1, V + 1)
     if name == "checkerboard":
         squares = np.linspace(-1, 1, 5)
@@ -180,18 +182,17 @@ def cells(name: str, V: int) -> np.ndarray:
         return lengths.T @ dark @ lengths
 
     if name == "pinwheel":
-        order = max(8, -(-512 // V))
-        nodes, weights = gauss_legendre(V, order)
-        density = pinwheel((2 * nodes - 1)[:, None], 2 * nodes - 1)
-        return np.einsum("iajb,a,b->ij", density.reshape(V, order, V, order), weights, weights)
+        nodes, weights = gauss_legendre(V, refine * max(4, -(-512 // V)))
+        x = 2 * nodes - 1
+        return np.einsum("iajb,ia,jb->ij", pinwheel(x[:, :, None, None], x), weights, weights, optimize=True)
 
     from scipy.special import ndtr  # here, as importing vadd.data should stay quick
 
     curve, noise = CURVES[name]
-    u, weights = gauss_legendre(64, 16)
+    u, weights = map(np.ravel, gauss_legendre(96 * refine, 16))  # (M,)
     points = curve(u)  # (B, M, 2)
     mass = np.diff(ndtr((edges - points[..., None]) / noise))  # (B, M, 2, V)
-    return np.einsum("bmi,m,bmj->ij", mass[:, :, 0], np.tile(weights, 64), mass[:, :, 1], optimize=True)
+    return np.einsum("bmi,m,bmj->ij", mass[:, :, 0], weights, mass[:, :, 1], optimize=True)
 
 
 # --------------------------------------------------------------------------------------------------------- the colours

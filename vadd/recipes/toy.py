@@ -24,8 +24,9 @@ def plane(name: str, what: str) -> Experiment:
         about=f"{what} on 64 x 64 cells; 6000 steps of 1024; reaches a low JS in 1 step, minutes on a CPU",
         source=PlaneSource(name=name),
         latent=Latent(dim=2),
-        network=MLP(width=256, blocks=4),
-        train=Train(steps=6000, batch=1024),
+        network=MLP(width=128, blocks=4),
+        objective=Objective(kl_warmup=3000),
+        train=Train(steps=6000, batch=1024, lr=2e-3),
     )
 
 

@@ -1,0 +1,328 @@
+"""The command line: every mistake is one sentence on stderr and exit code 2, before any work."""
+
+import errno
+import inspect
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vadd import InputError
+from vadd.cli import COMMANDS, main
+from vadd.config import Experiment
+from vadd.overrides import fields, spelled
+from vadd.recipes import METHODS, RECIPES, recipe, with_method
+from vadd.run import Run
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    """A stand-in for `vadd.train` that notes its calls, and may fail."""
+    noted = SimpleNamespace(calls=[], error=None)
+
+    def fit(run, *, resume=False, quiet=False):
+        noted.calls.append((run.path, resume))
+        if noted.error:
+            raise noted.error
+        run.weights.touch()
+
+    monkeypatch.setitem(sys.modules, "vadd.train", SimpleNamespace(fit=fit))
+    return noted
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run of the coins with its initial weights."""
+    return untrained(tmp_path / "run", recipe("toy.coins"))
+
+
+def untrained(path, experiment):
+    from safetensors.torch import save_file
+
+    from vadd import build
+
+    run = Run.create(path, experiment)
+    source = build.source(experiment.source)
+    save_file(build.model(experiment, source.shape, source.vocab_size).state_dict(), run.weights)
+    return run
+
+
+def told(capsys, line: str) -> str:
+    """The sentence that a mistaken command line ends in."""
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vadd: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("vadd: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("trian", "there is no command 'trian' (did you mean train?)"),
+        ("train", "vadd train needs a RECIPE"),
+        ("train --resume", "vadd train needs a RECIPE"),
+        ("train toy.coin", "there is no recipe 'toy.coin' (did you mean toy.coins?)"),
+        ("train toy.coins again", "vadd train has no use for 'again'"),
+        ("train toy.coins --method mdn", "there is no method 'mdn' (did you mean mdm?)"),
+        ("train toy.coins --train.stepz 3", "toy.coins has no option --train.stepz (did you mean --train.steps?)"),
+        ("train toy.coins --steps 3", "vadd train has no option --steps (did you mean --train.steps?)"),
+        ("train toy.coins --metod mdm", "vadd train has no option --metod (did you mean --method?)"),
+        ("train toy.coins --source.path x", "toy.coins has no option --source.path (did you mean --source."),
+        ("train toy.coins --train.steps 0", "train.steps must be at least 1, got 0"),
+        ("train toy.coins --train.steps ten", "train.steps must be a valid integer, got 'ten'"),
+        ("train toy.coins --train.steps", "--train.steps needs a value"),
+        ("train toy.coins --seed -1", "seed must be at least 0, got -1"),
+        ("train custom.csv", "a custom.csv source needs a file, give it with --source.path FILE"),
+        ("train custom.csv --source.path nowhere.csv", "there is no file nowhere.csv"),
+        ("train custom.array --source.path folder.npy", "could not read"),
+        ("train --resume --run nowhere", "there is no run directory nowhere"),
+        ("compare toy.coins --methods vadd mmd", "there is no method 'mmd' (did you mean mdm?)"),
+        ("compare toy.coins --seeds 0", "seeds must be at least 1, got 0"),
+        ("compare toy.coins --steps", "--steps needs a value"),
+        ("sample run --num 0 --steps 1", "num must be at least 1, got 0"),
+        ("sample run --num 1 --steps 0", "steps must be at least 1, got 0"),
+        ("sample run --num 1", "vadd sample needs --steps"),
+        ("sample --num 1 --steps 1", "vadd sample needs RUN"),
+        ("sample run --num 1 --steps 1 --latents old", "latents must be 'fresh', 'fixed' or 'shared', got 'old'"),
+        ("sample nowhere --num 1 --steps 1", "there is no run directory nowhere"),
+        ("evaluate run --steps 1 0", "steps must be at least 1, got 0"),
+        ("encode run --out z.npy", "encodings are written as .npz, got 'z.npy'"),
+        ("encode run --out no/z.npz", "there is no folder no to write z.npz to"),
+        ("recipes --jsno", "vadd recipes has no option --jsno (did you mean --json?)"),
+    ],
+)
+def test_a_mistake_is_one_sentence(capsys, here, line, sentence):
+    (here / "folder.npy").mkdir()
+    assert told(capsys, line).startswith(sentence)
+    assert [path.name for path in here.iterdir()] == ["folder.npy"]
+
+
+@pytest.mark.parametrize("line", ["sample run --num 1 --steps 1", "evaluate run", "fill run --given 1_ --steps 1"])
+def test_an_unfinished_run_says_how_to_finish_it(capsys, line):
+    Run.create("run", recipe("toy.coins"))
+    assert told(capsys, line) == "run was never finished; continue it with: vadd train --resume --run run"
+
+
+def test_an_existing_run_is_not_trained_over(capsys, trainer, finished):
+    assert "run exists already; continue it with --resume" in told(capsys, "train toy.coins --run run")
+    assert trainer.calls == []
+
+
+def test_the_output_is_judged_before_any_work(capsys, finished):
+    assert "are written as .npy, .csv, .txt, .jsonl" in told(capsys, "sample run --num 1 --steps 1 --out x.png")
+    assert "there is no folder no" in told(capsys, "sample run --num 1 --steps 1 --out no/x.npy")
+    assert told(capsys, "fill run --given 1_1 --steps 1")
+
+
+def test_a_changed_configuration_is_one_sentence(capsys, finished):
+    finished.config.write_text(finished.config.read_text().replace('"seed"', '"sead"'))
+    assert "sead is not known" in told(capsys, "sample run --num 1 --steps 1")
+
+
+def test_weights_that_do_not_fit_are_one_sentence(capsys, finished):
+    finished.weights.write_bytes(b"garbage")
+    assert "do not fit" in told(capsys, "sample run --num 1 --steps 1")
+
+
+# ----------------------------------------------------------------------------------------------------- train
+
+
+def test_options_reach_the_run(trainer, here):
+    line = (
+        "train --train.betas 0.8 0.9 --seed 3 toy.coins --method mdm --objective.kl-warmup=7 --latent.sees_mask false"
+    )
+    assert main(line.split()) == 0
+    run = Run.open("runs/toy.coins-mdm-seed3")
+    assert trainer.calls == [(run.path, False)]
+    of = run.experiment
+    assert (of.seed, of.method, of.latent.dim, of.train.betas) == (3, "mdm", 0, (0.8, 0.9))
+    assert (of.objective.kl_warmup, of.latent.sees_mask) == (7, False)
+
+
+def test_the_users_changes_win_over_the_methods(trainer):
+    assert main(["train", "toy.coins", "--method", "persistent", "--sampling.latents", "shared", "--run", "r"]) == 0
+    assert Run.open("r").experiment.sampling.latents == "shared"
+
+
+def test_resuming_continues_the_run_as_it_was(capsys, trainer):
+    Run.create("r", with_method(recipe("toy.coins"), "mdm"))
+    assert "was begun with train.steps 2000, not 9" in told(capsys, "train --resume --run r --train.steps 9")
+    assert "was begun with method mdm, not vadd" in told(capsys, "train --resume --run r --method vadd")
+    assert "was begun with recipe toy.coins, not toy.moons" in told(capsys, "train toy.moons --resume --run r")
+    assert trainer.calls == []
+    assert main(["train", "toy.coins", "--resume", "--run", "r", "--train.steps", "2000"]) == 0
+    assert len(trainer.calls) == 1
+
+    capsys.readouterr()
+    assert main(["train", "--resume", "--run", "r"]) == 0
+    assert capsys.readouterr().out == "r is finished\n"
+    assert len(trainer.calls) == 1
+
+
+def test_a_run_that_fails_before_it_begins_leaves_nothing_behind(capsys, trainer, here):
+    trainer.error = InputError("no such device")
+    assert told(capsys, "train toy.coins --run r") == "no such device"
+    assert not (here / "r").exists()
+
+    Run.create("r", recipe("toy.coins")).log({"step": 1})
+    assert told(capsys, "train --resume --run r") == "no such device"
+    assert Run.open("r").metrics() == [{"step": 1}]
+
+
+def interrupted_by_lightning() -> SystemExit:
+    stop = SystemExit(1)
+    stop.__context__ = KeyboardInterrupt()
+    return stop
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), interrupted_by_lightning()])
+def test_an_interrupted_training_says_how_to_go_on(capsys, trainer, stop):
+    trainer.error = stop
+    assert main(["train", "toy.coins", "--run", "r"]) == 130
+    assert capsys.readouterr().err == "vadd: stopped; continue with: vadd train --resume --run r\n"
+
+
+def test_a_full_disk_says_how_to_go_on(capsys, trainer):
+    trainer.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "r/checkpoints/step=10.ckpt")
+    assert told(capsys, "train toy.coins --run r") == (
+        "r/checkpoints/step=10.ckpt: No space left on device; when that is mended, "
+        "continue with: vadd train --resume --run r"
+    )
+
+
+# ------------------------------------------------------------------------------------------- sample, fill, encode
+
+
+def test_samples_depend_on_the_seed_alone(finished, here):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert main(f"sample run --num 50 --steps 2 --seed {seed} --out {name}.npy".split()) == 0
+    a, b, c = (np.load(here / f"{name}.npy") for name in "abc")
+    assert a.shape == (50, 2)
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_without_out_samples_are_shown(capsys, finished):
+    assert main(["sample", "run", "--num", "30", "--steps", "1"]) == 0
+    *lines, more = capsys.readouterr().out.splitlines()
+    assert more == "... and 10 more"
+    assert {len(line) for line in lines} == {2}
+    assert set("".join(lines)) <= set("01")
+
+
+def test_what_is_given_is_kept(finished, here):
+    assert main(["fill", "run", "--given", "_1;0_", "--steps", "2", "--num", "20", "--out", "x.npy"]) == 0
+    x = np.load(here / "x.npy").reshape(2, 20, 2)
+    assert (x[0, :, 1] == 1).all()
+    assert (x[1, :, 0] == 0).all()
+    assert (x >= 0).all()
+
+
+def test_an_encoding_has_a_row_for_every_data_point(finished, here):
+    (here / "x.txt").write_text("00\n11\n11\n")
+    assert main(["encode", "run", "--input", "x.txt", "--out", "z.npz"]) == 0
+    z = np.load(here / "z.npz", allow_pickle=False)
+    assert z["mean"].shape == z["std"].shape == (3, 1)
+    np.testing.assert_array_equal(z["x"], [[0, 0], [1, 1], [1, 1]])
+    np.testing.assert_allclose(z["mean"][1], z["mean"][2], rtol=1e-4)
+    assert abs(z["mean"][0] - z["mean"][1]) > 1e-4
+
+
+def test_a_model_without_latents_has_no_encoding(capsys, here):
+    untrained(here / "run", with_method(recipe("toy.coins"), "mdm"))
+    assert "latent.dim 0" in told(capsys, "encode run --out z.npz")
+    assert not (here / "z.npz").exists()
+
+
+def test_evaluate_shows_what_it_writes(capsys, finished):
+    assert main(["evaluate", "run", "--steps", "1", "2", "--num", "100", "--particles", "2"]) == 0
+    out = capsys.readouterr().out
+    written = json.loads(finished.evaluation.read_text())
+    assert list(written["steps"]) == ["1", "2"]
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["steps"] == ["1", "2", "floor"]
+    bounds = [measured["nelbo"] for measured in written["steps"].values()]
+    assert rows["nelbo"] == [f"{value:.4g}" for value in (*(b["mean"] for b in bounds), written["entropy"])]
+    assert rows["nelbo_se"] == [f"{b['se']:.4g}" for b in bounds]
+    distances = [measured["js"] for measured in written["steps"].values()]
+    assert rows["js"] == [f"{value:.4g}" for value in (*distances, written["floor"]["js"])]
+
+
+# ------------------------------------------------------------------------------------------------------ help
+
+
+def test_the_table_of_recipes_fits_eighty_columns_and_has_them_all(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert set(RECIPES) <= {line.split()[0] for line in lines if line.strip()}
+    assert set(METHODS) <= set(lines[-1].split())
+
+
+def test_recipes_as_json_are_complete(capsys):
+    assert main(["recipes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {entry["name"]: Experiment.model_validate(entry["experiment"]) for entry in listed} == {
+        name: make() for name, make in RECIPES.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_option_of_a_command(capsys, name):
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    for p in inspect.signature(COMMANDS[name]).parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            assert f"\n  {spelled(p.name)}" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_of_a_recipe_lists_every_field_with_its_value_and_description(capsys, name):
+    assert main(["train", name, "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for field, (value, info) in fields(recipe(name)).items():
+        if isinstance(value, tuple):
+            assert f"{spelled(field)} {' '.join(map(str, value))} " in words
+        elif value not in (None, "", True, False):
+            assert f"{spelled(field)} {value} " in words
+        assert (info.description or "") in words
+
+
+@pytest.mark.parametrize("line", ["", "--help", "-h", "help"])
+def test_the_first_screen_lists_every_command(capsys, line):
+    assert main(line.split()) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from vadd.cli import main; main(['--help']); main(['train', 'toy.coins', '--help']);"
+        "heavy = {'torch', 'lightning', 'numpy', 'matplotlib', 'scipy', 'sklearn', 'rich'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_goes_away_hears_no_complaint():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "vadd", "recipes"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 141
+    assert done.stderr == ""

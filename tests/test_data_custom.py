@@ -1,0 +1,279 @@
+"""A user's file: what goes in comes back, and what cannot be used is told in one sentence."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from vadd.data import Array, Csv, Text, integers
+from vadd.errors import InputError
+
+SPLITS = ("train", "valid", "test")
+
+
+def everything(source) -> np.ndarray:
+    return np.concatenate([source.split(name) for name in SPLITS])
+
+
+def write_csv(path, header, rows) -> str:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+def write(path, content: str | bytes) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def save(path, x) -> str:
+    np.save(path, x)
+    return str(path)
+
+
+# --------------------------------------------------------------------------------------------------------------- array
+
+
+def test_an_array_comes_back_in_disjoint_splits(tmp_path):
+    x = np.arange(200).reshape(50, 2, 2)
+    source = Array(save(tmp_path / "x.npy", x))
+    assert (source.shape, source.vocab_size) == ((2, 2), 200)
+    assert [len(source.split(name)) for name in SPLITS] == [40, 5, 5]
+    assert everything(source).dtype == np.uint8
+    assert sorted(everything(source).tolist()) == x.tolist()
+    assert np.array_equal(source.split("test"), Array(str(tmp_path / "x.npy")).split("test"))
+    assert not np.array_equal(source.split("test"), Array(str(tmp_path / "x.npy"), seed=1).split("test"))
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint8), (255, np.uint8), (256, np.uint16), (65_535, np.uint16)])
+def test_tokens_have_the_smallest_dtype(tmp_path, largest, dtype):
+    source = Array(save(tmp_path / "x.npy", np.full((10, 1), largest)))
+    assert source.vocab_size == max(2, largest + 1)
+    assert source.split("train").dtype == dtype
+
+
+def test_an_array_is_shown_as_rows_and_read_from_npy(tmp_path):
+    x = np.arange(60).reshape(10, 2, 3)
+    source = Array(save(tmp_path / "x.npy", x))
+    shown = source.show(x[:2])
+    assert shown.columns == ("x0_0", "x0_1", "x0_2", "x1_0", "x1_1", "x1_2")
+    assert shown.rows == [list("012345"), ["6", "7", "8", "9", "10", "11"]]
+    assert Array(save(tmp_path / "flat.npy", x.reshape(10, 6))).show(x[:1].reshape(1, 6)).columns[:2] == ("x0", "x1")
+    assert np.array_equal(source.read(save(tmp_path / "given.npy", x - 1)), x - 1)
+    with pytest.raises(InputError, match=r"token 60 in row 9, position \(1, 2\)"):
+        source.read(save(tmp_path / "given.npy", x + 1))
+    with pytest.raises(InputError, match=r"completed from a \.npy"):
+        source.read("1,2,3")
+
+
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        (np.ones((20, 2)), r"must hold integers, got float64; .*save x\.astype"),
+        (np.ones((20, 2), bool), "must hold integers, got bool"),
+        (np.arange(20), r"must have shape \(N, ...\), got \(20,\); use x.reshape\(-1, 1\)"),
+        (np.ones((9, 2), int), "has 9 rows, at least 10 are needed"),
+        (np.ones((10, 0), int), "rows without tokens"),
+        (np.full((10, 1), -1), "has the token -1, allowed are 0 to 65535"),
+        (np.full((10, 1), 65_536), "has the token 65536"),
+    ],
+)
+def test_an_unsuitable_array_is_told(tmp_path, x, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Array(save(tmp_path / "x.npy", x))
+
+
+def test_an_unreadable_array_is_told_and_nothing_is_unpickled(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "zip.npz", x=np.ones(3, int))
+    save(tmp_path / "whole.npy", np.ones((100, 2), int))
+    cut = write(tmp_path / "cut.npy", (tmp_path / "whole.npy").read_bytes()[:200])
+    for path in (tmp_path / "objects.npy", tmp_path / "zip.npz", cut, write(tmp_path / "empty.npy", "")):
+        with pytest.raises(InputError, match=r"is not a \.npy array of numbers; write it with np\.save"):
+            integers(str(path), "data")
+    with pytest.raises(InputError, match=r"there is no file .*none\.npy \(data\); check the path"):
+        Array(str(tmp_path / "none.npy"))
+    with pytest.raises(InputError, match=r"could not read data .*: Is a directory"):
+        Array(str(tmp_path))
+
+
+# ----------------------------------------------------------------------------------------------------------------- csv
+
+HEADER = ["size", "colour", "note, long"]
+ROWS = [
+    [str(size), colour, note] for size in (10, 9, 100) for colour in ("red", "") for note in ("a", 'b "x"', "?", "é")
+]
+
+
+@pytest.fixture
+def table(tmp_path) -> Csv:
+    return Csv(write_csv(tmp_path / "table.csv", HEADER, ROWS))
+
+
+def test_rows_come_back_to_the_letter_with_their_missing_values(table):
+    shown = table.show(everything(table))
+    assert shown.columns == tuple(HEADER)
+    assert sorted(shown.rows) == sorted(ROWS)
+    assert ["9", "", "é"] in shown.rows
+
+
+def test_categories_are_numbers_by_size_then_words(table):
+    assert table.categories == (("9", "10", "100"), ("", "red"), ("?", "a", 'b "x"', "é"))
+    assert table.cardinalities == (3, 2, 4)
+    assert (table.shape, table.vocab_size) == ((3,), 4)
+    assert (everything(table).max(axis=0) == np.array(table.cardinalities) - 1).all()
+
+
+def test_a_token_that_a_column_does_not_have_is_shown_as_an_empty_cell(table):
+    assert table.show(np.array([[3, 3, 3]])).rows == [["", "", "é"]]
+
+
+def test_read_is_the_inverse_of_show_for_csv(table, tmp_path):
+    x = everything(table)
+    rows = [[r"\?" if cell == "?" else cell for cell in row] for row in table.show(x).rows]
+    assert np.array_equal(table.read(write_csv(tmp_path / "given.csv", HEADER, rows)), x)
+
+
+def test_columns_may_come_in_any_order_and_question_marks_are_unknown(table, tmp_path):
+    path = write_csv(tmp_path / "given.csv", ["colour", "size"], [["red", "?"], ["", "9"]])
+    assert table.read(path).tolist() == [[-1, 1, -1], [0, 0, -1]]
+    assert table.read(save(tmp_path / "given.npy", np.array([[2, -1, 3]]))).tolist() == [[2, -1, 3]]
+
+
+def test_a_byte_order_mark_and_windows_lines_change_nothing(table, tmp_path):
+    content = (tmp_path / "table.csv").read_text("utf-8")
+    marked = "\ufeff" + content.replace("\r\n", "\n").replace("\n", "\r\n\r\n")
+    again = Csv(write(tmp_path / "marked.csv", marked))
+    assert again.columns == table.columns
+    assert np.array_equal(everything(again), everything(table))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("given.csv", "size,color\n9,red\n", "column 'color' that the data do not have, did you mean 'colour'?"),
+        ("given.csv", "colour\nrde\n", "column 'colour' has no category 'rde', did you mean 'red'?"),
+        ("given.csv", "size\n7000\n", "column 'size' has no category '7000'; it must be one of '9', '10', '100'"),
+        ("given.csv", "size,colour\n9\n", "line 2 of .* has 1 cells, the header has 2"),
+        ("given.csv", "size,colour\n", "has no rows"),
+        ("given.csv", "size,size\n9,9\n", "has the column 'size' twice"),
+        ("given.csv", "", "is empty; its first line must be a header"),
+        ("given.csv", 'size,colour\n"9,red\n', "line 2 of .* is not valid CSV"),
+        ("given.csv", b"size\n\xff\n", r"is not UTF-8 text \(byte 0xff\); save it as UTF-8"),
+        ("given.xls", "", r"rows are given as a \.csv"),
+    ],
+)
+def test_unsuitable_given_rows_are_told(table, tmp_path, name, content, sentence):
+    with pytest.raises(InputError, match=sentence):
+        table.read(write(tmp_path / name, content))
+
+
+def test_a_token_beyond_its_own_column_cannot_be_given(table, tmp_path):
+    with pytest.raises(InputError, match=r"token 2 in row 0, position 1 of .* use 0 to 1, or -1 for unknown"):
+        table.read(save(tmp_path / "given.npy", np.array([[2, 2, 3]])))
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "sentence"),
+    [
+        (["a;b"], [["1;2"]] * 20, "has one column, 'a;b', at least two are needed; separate them by commas"),
+        (["a", "b"], [], "has 0 rows, at least 10 are needed"),
+        (["a", "b"], [["1", "2"]] * 9, "has 9 rows"),
+        (["a", "a"], [["1", "2"]] * 20, "has the column 'a' twice"),
+        (["a", "b"], [["1", "2"]] * 5 + [["1"]], "line 7 of .* has 1 cells, the header has 2"),
+        (["id", "b"], [[str(i), "2"] for i in range(1001)], "column 'id' of .* has 1001 distinct values, at most 1000"),
+    ],
+)
+def test_an_unsuitable_csv_is_told(tmp_path, header, rows, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Csv(write_csv(tmp_path / "table.csv", header, rows))
+
+
+def test_a_column_of_a_thousand_categories_is_possible(tmp_path):
+    source = Csv(write_csv(tmp_path / "table.csv", ["id", "b"], [[str(i), "2"] for i in range(1000)]))
+    assert source.cardinalities == (1000, 1)
+    assert source.split("train").dtype == np.uint16
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+LINES = ["the cat", "a dog", "snake_case", r"a\b", "né", "x" * 12, "tab\tin", " lead", "it", "end", "a dog"]
+
+
+@pytest.fixture
+def lines(tmp_path) -> Text:
+    return Text(write(tmp_path / "lines.txt", "\n".join([*LINES[:4], "", *LINES[4:]]) + "\n"))
+
+
+def test_lines_come_back_without_their_padding(lines):
+    assert sorted(lines.show(everything(lines)).lines) == sorted(LINES)
+    assert lines.shape == (12,)
+    assert lines.alphabet == "".join(sorted(set("".join(LINES))))
+    assert lines.vocab_size == 1 + len(lines.alphabet)
+
+
+def test_padding_is_token_0_and_only_at_the_end(lines):
+    x = everything(lines)
+    assert ((x == 0).sum(axis=1) == [12 - len(line) for line in lines.show(x).lines]).all()
+    assert (np.diff((x == 0).astype(int), axis=1) >= 0).all()
+    assert lines.show(np.array([[1, 0, 2] + [0] * 9])).lines == ["\t "]
+
+
+def test_a_shorter_length_cuts_and_a_longer_one_pads(lines, tmp_path):
+    cut = Text(str(tmp_path / "lines.txt"), length=3)
+    assert sorted(cut.show(everything(cut)).lines) == sorted(line[:3] for line in LINES)
+    assert "_" not in cut.alphabet
+    assert Text(str(tmp_path / "lines.txt"), length=20).split("train").shape[1] == 20
+
+
+def test_read_is_the_inverse_of_show_up_to_the_unknown_end(lines):
+    x = everything(lines).astype(np.int64)
+    given = [line.replace("\\", "\\\\").replace("_", "\\_") for line in lines.show(x).lines]
+    assert np.array_equal(lines.read("\n".join(given)), np.where(x == 0, -1, x))
+
+
+def test_an_underscore_is_unknown_and_an_escaped_one_is_itself(lines, tmp_path):
+    a, underscore, backslash = (1 + lines.alphabet.index(c) for c in "a_\\")
+    assert lines.read("a_a").tolist() == [[a, -1, a] + [-1] * 9]
+    assert lines.read(r"a\_a").tolist() == [[a, underscore, a] + [-1] * 9]
+    assert lines.read(r"a\a\\").tolist() == [[a, backslash, a, backslash] + [-1] * 8]
+    path = write(tmp_path / "given.txt", "a\r\n\r\n_a\r\n")
+    assert lines.read(path)[:, :2].tolist() == [[a, -1], [-1, a]]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("a" * 13, "a text has at most 12 characters here, got 13 in 'aaaaaaaaaaaaa'"),
+        ("a\0", r"character '\\x00' at position 1 of .* is not in .*lines\.txt; known are "),
+        ("Z", "character 'Z' at position 0 of 'Z' is not in"),
+        ("", "nothing is given"),
+        ("nowhere.txt", "there is no file nowhere.txt"),
+    ],
+)
+def test_unsuitable_given_text_is_told(lines, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        lines.read(given)
+
+
+@pytest.mark.parametrize(
+    ("content", "length", "sentence"),
+    [
+        ("a\n" * 9, 0, "has 9 lines that are not empty, at least 10 are needed"),
+        ("\n" * 99, 0, "has 0 lines"),
+        ("a" * 4097 + "\na" * 10, 0, "has 4097 characters, at most 4096 .* cut the lines with --source.length 4096"),
+        ("a\n" * 10, 4097, "length must be 1 to 4096, or 0 for the longest line, got 4097"),
+        ("a\n" * 10, -1, "got -1"),
+        (b"\x80\n" * 10, 0, r"is not UTF-8 text \(byte 0x80\)"),
+    ],
+)
+def test_an_unsuitable_text_is_told(tmp_path, content, length, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Text(write(tmp_path / "lines.txt", content), length)
+
+
+def test_another_split_is_told(lines, table):
+    for source in (lines, table):
+        for ask in (source.split, source.labels):
+            with pytest.raises(InputError, match="split must be train, valid or test, got 'dev'"):
+                ask("dev")

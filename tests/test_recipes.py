@@ -1,0 +1,93 @@
+"""Recipes and methods: values that survive their JSON, and changes that are judged where they are made."""
+
+import pytest
+
+from vadd import InputError
+from vadd.config import Experiment
+from vadd.overrides import fields, override
+from vadd.recipes import METHODS, RECIPES, recipe, with_method
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_experiment_survives_its_json(name, method):
+    experiment = with_method(recipe(name), method)
+    assert Experiment.model_validate_json(experiment.model_dump_json(), strict=True) == experiment
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_knows_its_name_and_says_what_it_is_in_one_line(name):
+    about = recipe(name).about
+    assert recipe(name).recipe == name
+    assert about
+    assert "\n" not in about
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_accepts_the_options_that_all_have(name):
+    changes = {"seed": "3", "latent.dim": "0", "train.steps": "7", "train.batch": "8", "train.device": "cpu"}
+    known = fields(recipe(name))
+    place = "source.root" if "source.root" in known else "source.path"
+    changed = fields(override(recipe(name), {**changes, place: "here"}))
+    assert {k: str(changed[k][0]) for k in changes} == changes
+    assert changed[place][0] == "here"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_overriding_every_field_by_its_own_value_changes_nothing(name):
+    experiment = recipe(name)
+    words = {
+        k: [str(v) for v in value] if isinstance(value, tuple) else value
+        for k, (value, _) in fields(experiment).items()
+    }
+    assert override(experiment, words) == experiment
+
+
+def test_an_override_leaves_the_original_as_it_was():
+    experiment = recipe("toy.coins")
+    before = experiment.model_dump()
+    assert override(experiment, {"train.steps": "5", "evaluation.steps": ["1", "4"]}).evaluation.steps == (1, 4)
+    assert experiment.model_dump() == before
+
+
+def test_a_method_is_its_changes_and_its_name():
+    base = recipe("toy.moons")
+    for name, changes in METHODS.items():
+        made = with_method(base, name)
+        assert made.method == name
+        differing = {k for k, (v, _) in fields(made).items() if v != fields(base)[k][0]}
+        assert differing == set(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train.steps": "0"}, "train.steps must be at least 1, got 0"),
+        ({"train.steps": "many"}, "train.steps must be a valid integer, got 'many'"),
+        ({"train.lr": "nan"}, "train.lr must be a finite number, got nan"),
+        ({"network.dropout": "1"}, "network.dropout must be less than 1, got 1"),
+        ({"latent.sees_mask": "perhaps"}, "latent.sees_mask must be a valid boolean, got 'perhaps'"),
+        ({"sampling.grid": "sine"}, "sampling.grid must be 'uniform' or 'cosine', got 'sine'"),
+        ({"train.betas": ["0.9"]}, "train.betas needs more values, got 0.9"),
+        ({"train.betas": ["0.9", "0.99", "1"]}, "train.betas must have at most 2 values, got 3"),
+        ({"train.stepz": "1"}, "toy.coins has no option --train.stepz (did you mean --train.steps?)"),
+        ({"source.vocab_size": "4"}, "toy.coins has no option --source.vocab-size"),  # another variant's
+        ({"source.kind": "plane"}, "toy.coins has no option --source.kind"),
+        ({"train": "1"}, "toy.coins has no option --train"),
+        ({"train.steps.more": "1"}, "toy.coins has no option --train.steps.more"),
+    ],
+)
+def test_a_wrong_override_is_told_in_one_sentence(changes, sentence):
+    with pytest.raises(InputError) as raised:
+        override(recipe("toy.coins"), changes)
+    assert str(raised.value).startswith(sentence)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    with pytest.raises(InputError, match=r"no recipe 'toy.coin' \(did you mean toy.coins\?\); `vadd recipes`"):
+        recipe("toy.coin")
+    with pytest.raises(InputError, match=r"no method 'vad' \(did you mean vadd\?\)"):
+        with_method(recipe("toy.coins"), "vad")
+    with pytest.raises(InputError, match=r"no recipe 'qqq'; `vadd recipes`"):
+        recipe("qqq")
