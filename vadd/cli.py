@@ -8,6 +8,7 @@ after everything that can be checked without it.
 
 import inspect
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -297,11 +298,11 @@ def rendered(columns: list[str], rows: list[list[str]]) -> str:
     console = Console(markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 
 def measurements(result: dict) -> str:
-    """The table of `evaluation.json`: a row a measure, a column a number of steps, and last what chance alone gives."""
+    """The table of `evaluation.json`: a row a measure, a column a number of steps, and last the floor."""
     steps = {T: dict(measured) for T, measured in result["steps"].items()}
     for measured in steps.values():
         bound = measured["nelbo"]

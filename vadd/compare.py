@@ -53,8 +53,11 @@ def compare(
     steps: list[int] | None = None,
     out: Path,
     jobs: int | None = None,
+    command: str | None = None,
 ) -> Path:
     """Train, evaluate, compare; writes comparison.json, figures and report.html in `out` and returns the report's path.
+
+    `command` is what the report says to type to get it again.
 
     Raises:
         InputError: a run in `out` with another configuration, or a run that fails (with the end of its log).
@@ -70,7 +73,7 @@ def compare(
     train_all(work, jobs)
     source = build.source(experiment.source)
     picture(out / "data", source.split("test")[: experiment.evaluation.num], source)
-    result = summary(experiment, runs)
+    result = summary(experiment, runs, [command] if command else [])
     with atomic(out / "comparison.json") as path:
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False))
     page = report(out)
@@ -141,14 +144,11 @@ def train_all(work: list[Run], jobs: int | None) -> None:
 
 def start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     """`vadd train --resume`, which also begins a run that has no checkpoint yet, and then `vadd evaluate`."""
-    vadd = [sys.executable, "-m", "vadd"]
-    train = [*vadd, "train", "--resume", "--run", str(run.path)]
-    evaluate = [*vadd, "evaluate", str(run.path)]
-    code = "import subprocess, sys; [subprocess.run(c, check=True) for c in eval(sys.argv[1])]"
-    commands = [evaluate] if run.finished else [train, evaluate]
+    commands = [["train", "--resume", "--run", str(run.path)], ["evaluate", str(run.path)]]
+    in_turn = "import json, sys; from vadd.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
     with open(run.path / "log.txt", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", code, repr(commands)],
+            [sys.executable, "-c", in_turn, json.dumps(commands)],
             env=environment,
             stdout=log,
             stderr=log,
@@ -167,7 +167,7 @@ def trained(run: Run) -> int:
     return lines[-1]["step"] if lines else 0
 
 
-def summary(experiment: Experiment, runs: dict[tuple[str, int], Run]) -> dict:
+def summary(experiment: Experiment, runs: dict[tuple[str, int], Run], commands: list[str]) -> dict:
     """comparison.json (DESIGN section 6)."""
     methods = list(dict.fromkeys(method for method, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
@@ -221,14 +221,8 @@ def summary(experiment: Experiment, runs: dict[tuple[str, int], Run]) -> dict:
         "entropy": first["entropy"],
         "floor": first["floor"],
         "better": BETTER,
-        "commands": [" ".join(["vadd", *map(quoted, sys.argv[1:])])],
+        "commands": commands,
         "methods": table,
         "tests": tests,
         "environment": json.loads(next(iter(runs.values())).environment.read_text()),
     }
-
-
-def quoted(word: str) -> str:
-    import shlex
-
-    return shlex.quote(word)

@@ -137,7 +137,7 @@ class Sampling(Frozen):
 
 
 class Evaluation(Frozen):
-    steps: tuple[int, ...] = Field((1, 2, 5, 10, 50), min_length=1)
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 5, 10, 50), min_length=1)
     num: int = Field(100_000, ge=2, description="samples drawn for each number of steps")
     held_out: int = Field(2000, ge=2, description="held-out examples for the likelihood")
     particles: int = Field(16, ge=1, description="importance samples K of the likelihood")

@@ -27,6 +27,7 @@ def plane(name: str, what: str) -> Experiment:
         network=MLP(width=128, blocks=4),
         objective=Objective(kl_warmup=3000),
         train=Train(steps=6000, batch=1024, lr=2e-3),
+        evaluation=Evaluation(held_out=10_000),
     )
 
 
