@@ -151,6 +151,30 @@ def test_options_reach_the_run(trainer, here):
     assert (of.objective.kl_warmup, of.latent.sees_mask) == (7, False)
 
 
+def test_the_users_file_is_kept_by_its_absolute_path_and_told_as_it_was_typed(capsys, trainer, here, monkeypatch):
+    (here / "data").mkdir()
+    (here / "data" / "x.csv").write_text("a,b\n" + "0,1\n1,0\n" * 10)
+    monkeypatch.chdir(here / "data")
+    assert main(["train", "custom.csv", "--source.path", "x.csv", "--run", "../run"]) == 0
+    assert main(["train", "--resume", "--run", "../run", "--source.path", "x.csv"]) == 0
+    monkeypatch.chdir(here)
+    assert Run.open("run").experiment.source.path == str(here / "data" / "x.csv")
+    assert main(["train", "--resume", "--run", "run", "--source.path", "data/x.csv"]) == 0
+    capsys.readouterr()
+    assert f"{here}/data/x.csv, not x.csv; " in told(capsys, "train --resume --run run --source.path x.csv")
+    (here / "data" / "x.csv").rename(here / "x.csv")
+    assert told(capsys, "train custom.csv --source.path data/x.csv --run r").startswith("there is no file data/x.csv")
+
+
+def test_a_comparison_keeps_the_absolute_path_too(here, monkeypatch):
+    noted = {}
+    compare = SimpleNamespace(compare=lambda experiment, **how: noted.update(how, path=experiment.source.path))
+    monkeypatch.setitem(sys.modules, "vadd.compare", compare)
+    (here / "x.txt").write_text("ab\n" * 10)
+    assert main(["compare", "custom.text", "--source.path", "x.txt", "--seeds", "2"]) == 0
+    assert (noted["path"], noted["seeds"], str(noted["out"])) == (str(here / "x.txt"), 2, "comparisons/custom.text")
+
+
 def test_the_users_changes_win_over_the_methods(trainer):
     assert main(["train", "toy.coins", "--method", "persistent", "--sampling.latents", "shared", "--run", "r"]) == 0
     assert Run.open("r").experiment.sampling.latents == "shared"

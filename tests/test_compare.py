@@ -45,7 +45,7 @@ def test_a_comparison_is_measured_reported_and_reused(tmp_path, capsys):
     compare(tiny(), methods=["vadd", "mdm"], seeds=1, out=tmp_path / "out")
     assert [path.stat().st_mtime_ns for path in weights] == before
 
-    with pytest.raises(InputError, match="holds another configuration.*give another --out"):
+    with pytest.raises(InputError, match=r"holds another configuration.*give another --out"):
         compare(tiny(**{"train.steps": 21}), methods=["vadd"], seeds=1, out=tmp_path / "out")
 
 

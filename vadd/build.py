@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from vadd import config
 from vadd.errors import InputError
+from vadd.recipes import with_method
 
 if TYPE_CHECKING:
     from vadd.data import Source
     from vadd.model import MaskedDiffusion
 
-__all__ = ["masking", "matched", "model", "source"]
+__all__ = ["by_method", "masking", "matched", "model", "source"]
 
 
 def source(of: config.Source) -> Source:
@@ -63,6 +64,15 @@ def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int
         return MaskedDiffusion(
             shape, masking(experiment, vocab_size), denoiser, recognition, sees_mask=experiment.latent.sees_mask
         )
+
+
+def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
+    """The experiment by a named method; `mdm-matched` is as wide as the experiment's VADD has parameters."""
+    of = with_method(experiment, method)
+    if method != "mdm-matched":
+        return of
+    data = source(experiment.source)
+    return matched(of, experiment.latent.dim, data.shape, data.vocab_size)
 
 
 def matched(

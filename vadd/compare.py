@@ -22,7 +22,6 @@ from vadd import build, metrics
 from vadd.config import Experiment
 from vadd.errors import InputError
 from vadd.evaluate import BETTER, picture
-from vadd.recipes import with_method
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
 
@@ -35,13 +34,12 @@ def plan(experiment: Experiment, methods: list[str], seeds: int) -> dict[tuple[s
         raise InputError(f"seeds must be at least 1, got {seeds}")
     if len(set(methods)) < len(methods):
         raise InputError(f"every method can be compared once, got {' '.join(methods)}")
-    source = build.source(experiment.source)
-    planned = {}
-    for method, seed in itertools.product(methods, range(experiment.seed, experiment.seed + seeds)):
-        of = with_method(experiment, method)
-        if method == "mdm-matched":
-            of = build.matched(of, experiment.latent.dim, source.shape, source.vocab_size)
-        planned[method, seed] = of.model_copy(update={"seed": seed})
+    by_method = {method: build.by_method(experiment, method) for method in methods}
+    first = experiment.seed
+    planned = {
+        (method, seed): by_method[method].model_copy(update={"seed": seed})
+        for method, seed in itertools.product(methods, range(first, first + seeds))
+    }
     return planned
 
 
