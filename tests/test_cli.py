@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,9 +176,17 @@ def test_a_comparison_keeps_the_absolute_path_too(here, monkeypatch):
     assert (noted["path"], noted["seeds"], str(noted["out"])) == (str(here / "x.txt"), 2, "comparisons/custom.text")
 
 
-def test_the_users_changes_win_over_the_methods(trainer):
-    assert main(["train", "toy.coins", "--method", "persistent", "--sampling.latents", "shared", "--run", "r"]) == 0
-    assert Run.open("r").experiment.sampling.latents == "shared"
+def test_what_a_method_is_cannot_be_changed_under_its_name(capsys):
+    said = told(capsys, "train toy.coins --method mdm --latent.dim 3 --run r")
+    assert "method mdm is what sets --latent.dim" in said
+    assert not Path("r").exists()
+
+
+def test_matched_masked_diffusion_is_widened_in_training_too(trainer):
+    assert main(["train", "toy.coins", "--method", "mdm-matched", "--run", "r"]) == 0
+    of = Run.open("r").experiment
+    assert of.latent.dim == 0
+    assert of.network.width > recipe("toy.coins").network.width
 
 
 def test_resuming_continues_the_run_as_it_was(capsys, trainer):

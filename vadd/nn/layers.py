@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "LatentFeatures", "TimeFeatures"]
+__all__ = ["Block", "TimeFeatures"]
 
 
 class TimeFeatures(nn.Module):
@@ -20,23 +20,6 @@ class TimeFeatures(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         angle = t[:, None] * self.frequencies
         return torch.cat([angle.cos(), angle.sin()], dim=-1)  # (B, dim)
-
-
-class LatentFeatures(nn.Module):
-    """z (B, d) -> z beside its sines and cosines at four octaves, (B, 9 d).
-
-    The map from a few latent numbers to tokens has sharp edges, which an MLP of z alone is slow to learn (spectral bias;
-    Tancik et al. 2020, arXiv 2006.10739).
-    """
-
-    def __init__(self, dim: int, octaves: int = 4):
-        super().__init__()
-        self.out = dim * (1 + 2 * octaves)
-        self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
-
-    def forward(self, z: Tensor) -> Tensor:
-        angle = (z[..., None] * self.frequencies).flatten(-2)
-        return torch.cat([z, angle.sin(), angle.cos()], dim=-1)
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vadd.nn.layers import Block, LatentFeatures, TimeFeatures
+from vadd.nn.layers import Block, TimeFeatures
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -57,8 +57,7 @@ class MLPDenoiser(nn.Module):
         self.embed = nn.Embedding(vocab_size + 1, embedding)
         self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition))
         if latent_dim:
-            octaves = LatentFeatures(latent_dim)
-            self.latent = nn.Sequential(octaves, nn.Linear(octaves.out, width), nn.SiLU(), nn.Linear(width, condition))
+            self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
         self.activation = nn.SiLU()
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout

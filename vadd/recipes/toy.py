@@ -24,10 +24,10 @@ def plane(name: str, what: str) -> Experiment:
         about=f"{what} on 64 x 64 cells; 6000 steps of 1024; reaches a low JS in 1 step, minutes on a CPU",
         source=PlaneSource(name=name),
         latent=Latent(dim=2),
-        network=MLP(width=128, blocks=4),
-        objective=Objective(kl_warmup=3000),
-        train=Train(steps=6000, batch=1024, lr=2e-3),
-        evaluation=Evaluation(held_out=10_000),
+        network=MLP(width=160, blocks=4, embedding=32),
+        objective=Objective(kl_warmup=4000),
+        train=Train(steps=6000, batch=1024, lr=4e-3),
+        evaluation=Evaluation(held_out=4000, particles=64),
     )
 
 
