@@ -38,13 +38,13 @@ def test_splits_repeat_and_belong_to_their_caller():
 
 @pytest.mark.parametrize(("num", "across", "down"), [(1, 1, 1), (3, 3, 1), (25, 10, 3), (144, 12, 12), (145, 13, 12)])
 def test_a_picture_is_a_grid_of_tiles(num, across, down):
-    assert DIGITS.show(DIGITS.split("train")[:num]).pixels.shape == (down * 65 + 1, across * 65 + 1)
+    assert DIGITS.show(DIGITS.split("train")[:num]).pixels.shape == (down * 72 + 8, across * 72 + 8)
 
 
 def test_ink_is_dark_and_reads_back():
     x = DIGITS.split("test")[:12]
     pixels = DIGITS.show(x).pixels
-    eleventh = pixels[66 : 66 + 64 : 8, 1 : 1 + 64 : 8]  # first of the second row
+    eleventh = pixels[80 : 80 + 64 : 8, 8 : 8 + 64 : 8]  # first of the second row
     assert np.array_equal(np.round((255 - eleventh.astype(float)) / 255 * 16), x[10])
 
 

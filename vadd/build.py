@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vadd.data import Source
     from vadd.model import MaskedDiffusion
 
-__all__ = ["by_method", "masking", "matched", "model", "source"]
+__all__ = ["by_method", "device", "masking", "matched", "model", "source"]
 
 
 def source(of: config.Source) -> Source:
@@ -37,6 +37,17 @@ def source(of: config.Source) -> Source:
         case config.CustomSource(kind="text"):
             return data.Text(of.path, of.length)
     raise TypeError(f"no source for {of!r}")
+
+
+def device(of: config.Train) -> str:
+    """cpu or cuda. (No mps: times and categoricals are float64, which it lacks.) Raises InputError if there is no cuda."""
+    import torch
+
+    if of.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if of.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device is cuda, but torch finds no such device here; use --train.device cpu")
+    return of.device
 
 
 def masking(experiment: config.Experiment, vocab_size: int):

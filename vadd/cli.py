@@ -77,7 +77,8 @@ def train(
             return
     else:
         build.source(experiment.source)  # an unusable file is told as it was typed, before anything is made
-        at = Run.create(run, located(experiment))
+        launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by the first process, which has made the directory
+        at = Run.open(run) if launched else Run.create(run, located(experiment))
     with remedy(f"continue with: vadd train --resume --run {run}"):
         from vadd.train import fit
 

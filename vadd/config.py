@@ -122,7 +122,8 @@ class Train(Frozen):
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1)
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    devices: int = Field(1, ge=1, description="processes on this machine, each with its share of the batch")
     precision: Literal["32", "medium", "bf16"] = Field(
         "medium", description="medium: float32, with bfloat16 inside matrix products where that is faster"
     )

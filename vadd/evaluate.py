@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from vadd import build, metrics
 from vadd.errors import InputError
+from vadd.latent import Posterior
 from vadd.likelihood import nelbo
 from vadd.model import MaskedDiffusion
+from vadd.objective import importance_weighted
 from vadd.run import Run, write_samples
 from vadd.sample import sample
 
@@ -35,7 +37,7 @@ NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost 
 
 
 def load(run: Run):
-    """(model with its averaged weights, in evaluation mode; source). Raises InputError if the run was never finished."""
+    """(model with its averaged weights, on the run's device; source). Raises InputError if the run was never finished."""
     run.require_finished()
     experiment = run.experiment
     source = build.source(experiment.source)
@@ -46,7 +48,7 @@ def load(run: Run):
         raise InputError(
             f"the weights in {run.weights} do not fit its config.json or its data ({type(error).__name__}); train it again"
         ) from error
-    return model.eval().requires_grad_(False), source
+    return model.to(build.device(experiment.train)).eval().requires_grad_(False), source
 
 
 def seeded(*key: int) -> torch.Generator:
@@ -75,7 +77,7 @@ def draw(
         generator=seeded(seed),
         batch=batch or of.evaluation.batch,
     )
-    return drawn.numpy()
+    return drawn.cpu().numpy()
 
 
 def fill(run: Run, *, given: np.ndarray, steps: int, num: int = 1, seed: int = 0) -> np.ndarray:
@@ -84,7 +86,7 @@ def fill(run: Run, *, given: np.ndarray, steps: int, num: int = 1, seed: int = 0
     of = run.experiment
     rows = torch.from_numpy(np.repeat(given, num, axis=0)).long()
     options = {"grid": of.sampling.grid, "latents": of.sampling.latents, "batch": of.evaluation.batch}
-    return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).numpy()
+    return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).cpu().numpy()
 
 
 @torch.no_grad()
@@ -102,15 +104,13 @@ def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[s
     x = source.split(split) if input is None else source.read(input)
     if (np.asarray(x, dtype=np.int64) < 0).any():
         raise InputError(f"encode needs whole data points, but {input} leaves tokens open")
-    rows = torch.from_numpy(np.asarray(x, dtype=np.int64))
+    rows = torch.from_numpy(np.asarray(x, dtype=np.int64)).to(model.device)
     means, stds = [], []
     for part in rows.split(run.experiment.evaluation.batch):
-        masked, t = torch.ones_like(part, dtype=torch.bool), torch.ones(len(part), dtype=torch.float64)
-        posterior = model.posterior(part, masked, t)
-        model.logits(model.masking.hide(part, masked), t, posterior)
+        posterior = of_everything(model, part)
         means.append(torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1))
         stds.append(torch.cat([r.log_std.exp().flatten(1) for r in posterior.approximations], 1))
-    encoded = {"mean": torch.cat(means).numpy(), "std": torch.cat(stds).numpy(), "x": np.asarray(x)}
+    encoded = {"mean": torch.cat(means).cpu().numpy(), "std": torch.cat(stds).cpu().numpy(), "x": np.asarray(x)}
     labels = source.labels(split) if input is None else None
     return encoded if labels is None else {**encoded, "labels": labels}
 
@@ -176,10 +176,10 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     options = {"grid": of.sampling.grid, "latents": of.sampling.latents, "batch": of.evaluation.batch}
     judge = Judge(source, num)
-    test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long()
+    test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):
-        drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).numpy()
+        drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
         measured[str(T)] = {"nelbo": bound(model, test, T, particles, options, of.seed), **judge(drawn)}
@@ -210,13 +210,20 @@ def bound(model, x, steps: int, particles: int, options: dict, seed: int) -> dic
     return {"mean": costs.mean().item(), "se": costs.std().item() / len(costs) ** 0.5, "particles": particles}
 
 
+def of_everything(model: MaskedDiffusion, x: torch.Tensor) -> Posterior:
+    """r_φ(z | x, everything masked), after the denoiser has asked it at its first state, all masks."""
+    masked = torch.ones_like(x, dtype=torch.bool)
+    t = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    posterior = model.posterior(x, masked, t, seeded(0))
+    model.logits(model.masking.hide(x, masked), t, posterior)
+    return posterior
+
+
 @torch.no_grad()
 def collapse(model: MaskedDiffusion, x: torch.Tensor) -> dict:
     """Whether z is used, with everything masked: KL in nats an example, and the units whose posterior mean moves with x
     (variance over examples above 0.01; Burda et al. 2016)."""
-    masked, t = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64)
-    posterior = model.posterior(x, masked, t, seeded(0))
-    model.logits(model.masking.hide(x, masked), t, posterior)
+    posterior = of_everything(model, x)
     means = torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1)
     return {
         "kl": posterior.kl.mean().item(),
@@ -226,8 +233,6 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor) -> dict:
 
 
 def delbo_of_the_paper(model, x, particles: int, of, entropy: float | None) -> dict:
-    from vadd.objective import importance_weighted
-
     rows = max(1, of.evaluation.batch // particles)
     generator = seeded(of.seed, 3)
     values = torch.cat(

@@ -191,15 +191,6 @@ def keep_freed_memory() -> None:
     libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
-def accelerator(device: str) -> str:
-    known = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "gpu", "mps": "mps"}
-    if device not in known:
-        raise InputError(f"train.device must be one of {', '.join(known)}, got {device!r}")
-    if device in ("cuda", "gpu") and not torch.cuda.is_available():
-        raise InputError(f"train.device is {device!r} but torch finds no such device here; use --train.device cpu")
-    return known[device]
-
-
 def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     """Train what the run's config says and write `model.safetensors`, the averaged weights. `resume` continues exactly.
 
@@ -208,7 +199,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     """
     experiment = run.experiment
     of = experiment.train
-    where = accelerator(of.device)
+    where = build.device(of)
     source = build.source(experiment.source)
     model = build.model(experiment, source.shape, source.vocab_size)
     training = Training(run, model, source.split("train"), source.split("valid")[:500])
@@ -231,6 +222,8 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
         warnings.simplefilter("ignore")  # advice about workers and tensor cores that does not concern this loader
         trainer = lightning.Trainer(
             accelerator=where,
+            devices=of.devices,
+            strategy="ddp" if of.devices > 1 else "auto",
             precision="bf16-mixed" if of.precision == "bf16" else "32-true",
             max_steps=of.steps,
             max_epochs=-1,

@@ -18,7 +18,8 @@ __all__ = ["Digits"]
 
 SIZES = (1297, 200, 300)  # train, valid, test
 ZOOM = 8  # pixels of a picture for one of an image
-PAPER, LINE = 255, 200
+GAP = 8  # between images: digits fill their 8 x 8 pixels, and would run into each other
+PAPER = 255
 
 
 @final
@@ -64,11 +65,11 @@ class Digits:
         across = min(len(x), max(10, math.isqrt(max(0, len(x) - 1)) + 1)) or 1
         down = -(-len(x) // across)
         ink = np.round(PAPER * (1 - x / 16)).astype(np.uint8).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
-        tile = 8 * ZOOM + 1  # one line to its left and above
-        page = np.full((down * tile + 1, across * tile + 1), LINE, np.uint8)
+        tile = 8 * ZOOM
+        page = np.full((down * (tile + GAP) + GAP, across * (tile + GAP) + GAP), PAPER, np.uint8)
         for n, image in enumerate(ink):
-            top, left = n // across * tile + 1, n % across * tile + 1
-            page[top : top + tile - 1, left : left + tile - 1] = image
+            top, left = n // across * (tile + GAP) + GAP, n % across * (tile + GAP) + GAP
+            page[top : top + tile, left : left + tile] = image
         return Picture(page)
 
     def read(self, given: str) -> np.ndarray:

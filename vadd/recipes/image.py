@@ -1,6 +1,6 @@
 """Images that come with the dependencies: nothing is downloaded."""
 
-from vadd.config import MLP, DigitsSource, Evaluation, Experiment, Latent, Train
+from vadd.config import MLP, DigitsSource, Evaluation, Experiment, Latent, Objective, Train
 
 __all__ = ["digits"]
 
@@ -10,8 +10,9 @@ def digits() -> Experiment:
         recipe="image.digits",
         about="1,797 scans of 8 x 8 pixels in 17 levels; 4000 steps of 256; digits to read in 4 steps, minutes on a CPU",
         source=DigitsSource(),
-        latent=Latent(dim=16),
-        network=MLP(width=256, dropout=0.1),
-        train=Train(steps=4000, batch=256),
+        latent=Latent(dim=8),
+        network=MLP(width=256, dropout=0.2),
+        objective=Objective(kl_warmup=2000),
+        train=Train(steps=2500, batch=256, weight_decay=0.1),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000),
     )
