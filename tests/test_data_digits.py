@@ -36,16 +36,16 @@ def test_splits_repeat_and_belong_to_their_caller():
     assert DIGITS.split("valid").max() == 16
 
 
-@pytest.mark.parametrize(("num", "across", "down"), [(1, 1, 1), (3, 3, 1), (25, 10, 3), (144, 12, 12), (145, 13, 12)])
+@pytest.mark.parametrize(("num", "across", "down"), [(1, 1, 1), (3, 2, 2), (25, 5, 5), (144, 12, 12), (145, 13, 12)])
 def test_a_picture_is_a_grid_of_tiles(num, across, down):
     assert DIGITS.show(DIGITS.split("train")[:num]).pixels.shape == (down * 72 + 8, across * 72 + 8)
 
 
 def test_ink_is_dark_and_reads_back():
-    x = DIGITS.split("test")[:12]
+    x = DIGITS.split("test")[:9]
     pixels = DIGITS.show(x).pixels
-    eleventh = pixels[80 : 80 + 64 : 8, 8 : 8 + 64 : 8]  # first of the second row
-    assert np.array_equal(np.round((255 - eleventh.astype(float)) / 255 * 16), x[10])
+    fourth = pixels[80 : 80 + 64 : 8, 8 : 8 + 64 : 8]  # first of the second row
+    assert np.array_equal(np.round((255 - fourth.astype(float)) / 255 * 16), x[3])
 
 
 def test_read_takes_an_array_with_unknown_pixels(tmp_path):

@@ -16,7 +16,7 @@ from vadd.latent import Posterior
 from vadd.likelihood import nelbo
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
-from vadd.run import Run, write_samples
+from vadd.run import Run, atomic, preview, write_samples
 from vadd.sample import sample
 
 __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
@@ -254,12 +254,15 @@ def save(run: Run, source, drawn: np.ndarray, name: str) -> None:
 
 
 def picture(path, x: np.ndarray, source) -> None:
-    """x as a person sees it: PATH.png where the source has pictures, else PATH.txt."""
+    """x as a person sees it: PATH.png where the source has pictures, else a few lines in PATH.txt."""
     from vadd.data import Picture
 
-    some = x if source.table() is not None else x[:100]
-    kind = ".png" if isinstance(source.show(some[:1]), Picture) else ".txt"
-    write_samples(path.with_name(path.name + kind), some if kind == ".png" else x[:20], source)
+    some = x if source.table() is not None else x[:25]
+    if isinstance(source.show(some[:1]), Picture):
+        write_samples(path.with_name(f"{path.name}.png"), some, source)
+    else:
+        with atomic(path.with_name(f"{path.name}.txt")) as aside:
+            aside.write_text(preview(x[:20], source) + "\n", encoding="utf-8")
 
 
 def told(steps: list[int], what: str, progress: bool) -> Iterator[int]:

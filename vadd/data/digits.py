@@ -60,9 +60,9 @@ class Digits:
         """None: the law is not known."""
 
     def show(self, x: np.ndarray) -> Picture:
-        """A grid, row by row, of ten columns or nearly square, dark ink on light paper."""
+        """A nearly square grid, row by row, dark ink on light paper."""
         x = np.asarray(x, dtype=np.int64)
-        across = min(len(x), max(10, math.isqrt(max(0, len(x) - 1)) + 1)) or 1
+        across = math.isqrt(max(0, len(x) - 1)) + 1
         down = -(-len(x) // across)
         ink = np.round(PAPER * (1 - x / 16)).astype(np.uint8).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
         tile = 8 * ZOOM
