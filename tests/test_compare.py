@@ -45,6 +45,12 @@ def test_a_comparison_is_measured_reported_and_reused(tmp_path, capsys):
     compare(tiny(), methods=["vadd", "mdm"], seeds=1, out=tmp_path / "out")
     assert [path.stat().st_mtime_ns for path in weights] == before
 
+    compare(tiny(**{"evaluation.held_out": 60}), methods=["vadd"], seeds=1, steps=[3], out=tmp_path / "out")
+    assert [path.stat().st_mtime_ns for path in weights] == before
+    measured = json.loads((tmp_path / "out" / "runs" / "vadd-seed0" / "evaluation.json").read_text())
+    assert set(measured["steps"]) == {"3"}
+    assert measured["settings"]["held_out"] == 60
+
     with pytest.raises(InputError, match=r"holds another configuration.*give another --out"):
         compare(tiny(**{"train.steps": 21}), methods=["vadd"], seeds=1, out=tmp_path / "out")
 

@@ -38,7 +38,7 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize("method", ["vadd", "persistent"])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_path, method):
-    experiment = small(method, steps=400, checkpoint_every=20)
+    experiment = small(method, steps=400, checkpoint_every=20, log_every=10)
     left_alone = trained(tmp_path / "alone", experiment)
 
     run = Run.create(tmp_path / "killed", experiment)
@@ -56,6 +56,34 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_pat
         assert [m[name] for m in run.metrics() if m["split"] == "train"] == [
             m[name] for m in Run.open(tmp_path / "alone").metrics() if m["split"] == "train"
         ]
+
+
+def test_a_run_stopped_after_its_last_checkpoint_still_ends_with_the_averaged_weights(tmp_path):
+    weights = trained(tmp_path / "run", small(steps=20, checkpoint_every=10))
+    run = Run.open(tmp_path / "run")
+    run.weights.unlink()
+    fit(run, resume=True, quiet=True)
+    assert same(load_file(run.weights), weights)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    run = tmp_path / "run"
+    options = [
+        "--train.devices",
+        "2",
+        "--train.device",
+        "cpu",
+        "--train.steps",
+        "20",
+        "--train.batch",
+        "32",
+        "--train.log-every",
+        "5",
+    ]
+    subprocess.run([sys.executable, "-m", "vadd", "train", "toy.coins", "--run", run, *options], check=True)
+    assert Run.open(run).finished
+    assert [m["step"] for m in Run.open(run).metrics() if m["split"] == "train"] == [5, 10, 15, 20]
 
 
 def test_the_seed_decides_the_weights(tmp_path):

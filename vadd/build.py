@@ -43,11 +43,15 @@ def device(of: config.Train) -> str:
     """cpu or cuda. (No mps: times and categoricals are float64, which it lacks.) Raises InputError if there is no cuda."""
     import torch
 
-    if of.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if of.device == "cuda" and not torch.cuda.is_available():
+    found = torch.cuda.device_count()
+    if of.device == "cuda" and not found:
         raise InputError("train.device is cuda, but torch finds no such device here; use --train.device cpu")
-    return of.device
+    chosen = "cpu" if of.device == "cpu" or not found else "cuda"
+    if chosen == "cuda" and of.devices > found:
+        raise InputError(f"train.devices must be at most {found}, the devices that torch finds here, got {of.devices}")
+    if of.batch % of.devices:
+        raise InputError(f"train.batch must divide among {of.devices} devices, got {of.batch}")
+    return chosen
 
 
 def masking(experiment: config.Experiment, vocab_size: int):

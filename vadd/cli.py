@@ -139,6 +139,9 @@ def evaluate(
     of_paper = PAPER_PARTICLES if paper_delbo else None
     result = measured(of, steps=steps, num=num, particles=particles, paper_delbo=of_paper)
     print(measurements(result))
+    if paper_delbo:
+        paper = result["paper_delbo"]
+        print(f"paper's DELBO   {paper['mean']:.4g} ± {paper['se']:.2g}, K = {paper['particles']}: {paper['note']}")
     print(f"wrote {of.evaluation}")
 
 

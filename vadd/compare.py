@@ -82,7 +82,7 @@ def compare(
 
 def opened(path: Path, of: Experiment) -> Run:
     """The run directory for an experiment: new, or the one that is there if it is the same experiment."""
-    if not path.exists():
+    if not (path / "config.json").exists():
         return Run.create(path, of)
     run = Run.open(path)
     there, here = (e.model_dump(exclude={"evaluation"}) for e in (run.experiment, of))
@@ -101,8 +101,8 @@ def is_measured(run: Run) -> bool:
     if not (run.finished and run.evaluation.exists()):
         return False
     of, found = run.experiment.evaluation, json.loads(run.evaluation.read_text())
-    asked = (sorted(map(str, of.steps)), of.num, of.particles)
-    return asked == (sorted(found["steps"]), found["settings"]["num"], found["settings"]["particles"])
+    asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles}
+    return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= found["settings"].items()
 
 
 def train_all(work: list[Run], jobs: int | None) -> None:
@@ -128,6 +128,9 @@ def train_all(work: list[Run], jobs: int | None) -> None:
                 for path, (run, process, began) in list(running.items()):
                     if process.poll() is None:
                         continue
+                    if process.returncode == 0 and not is_measured(run):
+                        running[path] = (run, start(run, environment), began)
+                        continue
                     del running[path]
                     if process.returncode:
                         raise InputError(f"the run {path} failed: {last_words(run)}")
@@ -141,17 +144,11 @@ def train_all(work: list[Run], jobs: int | None) -> None:
 
 
 def start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
-    """`vadd train --resume`, which also begins a run that has no checkpoint yet, and then `vadd evaluate`."""
-    commands = [["train", "--resume", "--run", str(run.path)], ["evaluate", str(run.path)]]
-    in_turn = "import json, sys; from vadd.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
-    with open(run.path / "log.txt", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", in_turn, json.dumps(commands)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-        )
+    """What comes next for a run: training, which `--resume` also begins, or its evaluation."""
+    words = ["evaluate", str(run.path)] if run.finished else ["train", "--resume", "--run", str(run.path)]
+    with open(run.path / "log.txt", "wb") as log:
+        command = [sys.executable, "-m", "vadd", *words]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
 def last_words(run: Run) -> str:

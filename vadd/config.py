@@ -73,7 +73,7 @@ Source = Annotated[PlaneSource | BitsSource | DigitsSource | CustomSource, Field
 
 
 class Schedule(Frozen):
-    """α_t, METHOD section 1."""
+    """α_t (`vadd.schedule`)."""
 
     kind: Literal["linear", "cosine", "polynomial", "geometric"] = "linear"
     power: float = Field(2.0, gt=0, description="polynomial only: α = 1 - t^power")
@@ -83,7 +83,7 @@ class MLP(Frozen):
     """Residual MLP over all positions at once, for short token vectors."""
 
     kind: Literal["mlp"] = "mlp"
-    width: int = Field(256, ge=1)
+    width: int = Field(256, ge=2)
     blocks: int = Field(4, ge=1)
     embedding: int = Field(16, ge=1, description="numbers that stand for one token")
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -100,16 +100,14 @@ class Latent(Frozen):
 
 
 class Objective(Frozen):
-    """The loss. `delbo`: the paper's, with λ rising linearly from 0 to 1 over `kl_warmup` steps.
-
-    `kl_cycles` > 1 repeats the rise; `free_bits` nats of KL per example cost nothing.
-    `persistent`: one z for all steps, its KL paid once (docs/method.md).
-    """
+    """The loss. `delbo`: the paper's. `persistent`: one z for all steps, its KL paid once (docs/method.md)."""
 
     kind: Literal["delbo", "persistent"] = "delbo"
-    kl_warmup: int = Field(1000, ge=0)
-    kl_cycles: int = Field(1, ge=1)
-    free_bits: float = Field(0.0, ge=0)
+    kl_warmup: float = Field(
+        0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0 to 1"
+    )
+    kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
+    free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing")
 
 
 class Train(Frozen):

@@ -119,9 +119,10 @@ class Judge:
     """What can be measured on samples of one source, and the floor of each measure."""
 
     def __init__(self, source, num: int):
-        self.source, self.num = source, num
+        self.source = source
         self.table = source.table()
         self.train, self.test = source.split("train"), source.split("test")
+        self.num = num if self.table is not None else min(num, len(self.train))  # as many samples as the floor has
         self.classifier = None
         labels = source.labels("train")
         if labels is not None:
@@ -134,17 +135,21 @@ class Judge:
         if self.table is not None:
             p = metrics.histogram(x, V)
             return {"js": metrics.jensen_shannon(self.table, p), "tv": metrics.total_variation(self.table, p)}
+        x = x[: self.num]
         found = {"marginal_error": metrics.marginal_error(x, self.test, V)}
         if np.prod(source.shape) > 1:
             found["pairwise_error"] = metrics.pairwise_error(x, self.test, V)
         real, fake = (metrics.features(a[:NEIGHBOURS], V, source.ordered) for a in (self.test, x))
-        found |= metrics.neighbours(real, fake)
+        if min(len(real), len(fake)) > 5:  # the measures look at five neighbours
+            found |= metrics.neighbours(real, fake)
         if self.classifier is not None:
-            features = self.classifier.features
-            found["feature_distance"] = metrics.frechet_distance(
-                features(self.train), features(x[: len(self.held_out)])
-            )
+            found["feature_distance"] = self.feature_distance(x)
         return found
+
+    def feature_distance(self, x: np.ndarray) -> float:
+        """Fréchet distance of x to the training data in the classifier's features, with as many x as held-out examples."""
+        features = self.classifier.features
+        return metrics.frechet_distance(features(self.train), features(x[: min(self.num, len(self.held_out))]))
 
     def floor(self) -> dict[str, float]:
         """The same measures on true data in place of samples."""
@@ -154,8 +159,7 @@ class Judge:
             return {name: metrics.sampling_floor(self.table, self.num, m, rng) for name, m in measures.items()}
         floor = self(np.random.default_rng(0).permutation(self.train)[: self.num])
         if self.classifier is not None:
-            features = self.classifier.features
-            floor["feature_distance"] = metrics.frechet_distance(features(self.train), features(self.held_out))
+            floor["feature_distance"] = self.feature_distance(self.held_out)
         return floor
 
 
@@ -191,7 +195,8 @@ def evaluate(
         "units": "nats per example",
         "entropy": source.entropy,
         "floor": judge.floor(),
-        "settings": {"num": num, "held_out": len(test), "particles": particles, **options},
+        "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, **options},
+        "used": {"samples": judge.num, "held_out": len(test)},
         "steps": measured,
     }
     if model.has_latents:
@@ -207,7 +212,13 @@ def bound(model, x, steps: int, particles: int, options: dict, seed: int) -> dic
     if options["latents"] == "shared":
         return {"mean": None, "se": None, "particles": particles}
     costs = nelbo(model, x, steps, particles=particles, generator=seeded(seed, 2, steps), **options)
-    return {"mean": costs.mean().item(), "se": costs.std().item() / len(costs) ** 0.5, "particles": particles}
+    return {**mean_and_error(costs), "particles": particles}
+
+
+def mean_and_error(values: torch.Tensor) -> dict[str, float | None]:
+    """`mean`, and `se`, its standard error, None for a single value."""
+    se = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
+    return {"mean": values.mean().item(), "se": se}
 
 
 def of_everything(model: MaskedDiffusion, x: torch.Tensor) -> Posterior:
@@ -238,11 +249,11 @@ def delbo_of_the_paper(model, x, particles: int, of, entropy: float | None) -> d
     values = torch.cat(
         [importance_weighted(model, part, particles, times=16, generator=generator) for part in x[:500].split(rows)]
     )
-    note = "the paper's training objective, not a bound on -log p(x)"
-    if entropy is not None and values.mean() < entropy:
+    found = mean_and_error(values)
+    note = "the paper's training objective" + (", not a bound on -log p(x)" if model.has_latents else "")
+    if entropy is not None and found["se"] is not None and found["mean"] + 2 * found["se"] < entropy:
         note += f"; here it lies below the entropy of the data, {entropy:.3f} nats, which no likelihood can"
-    se = values.std().item() / len(values) ** 0.5
-    return {"mean": values.mean().item(), "se": se, "particles": particles, "note": note}
+    return {**found, "particles": particles, "note": note}
 
 
 def save(run: Run, source, drawn: np.ndarray, name: str) -> None:

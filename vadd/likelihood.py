@@ -63,11 +63,10 @@ def nelbo(
     """
     if particles < 1:
         raise InputError(f"particles must be at least 1, got {particles}")
-    if latents not in ("fresh", "fixed"):
-        raise InputError(f"a likelihood is defined for fresh and fixed latents, got {latents!r}")
+    require_likelihood(latents)
     times = time_grid(steps, grid).to(model.device)
     particles = particles if model.has_latents else 1  # nothing to average over
-    x = x.to(model.device)
+    x = x.to(model.device).long()
     streams = Streams.spawn(len(x), generator, model.device)
     rows = max(1, batch // particles)
     parts = [
@@ -153,10 +152,15 @@ def exact_nll(
         raise InputError(f"exact_nll sums over all masks of at most 10 tokens, got {length}")
     if len(dims) > 1 or sum(dims) > 2:
         raise InputError(f"exact_nll integrates one latent of at most two dimensions, got {dims}")
-    z, weight = quadrature(sum(dims), nodes)
-    times = time_grid(steps, grid)
+    require_likelihood(latents)
+    x = x.to(model.device).long()
+    z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
+    times = time_grid(steps, grid).to(x.device)
     r = model.masking.reveal_probability(times[:-1], times[1:])
-    subsets = [torch.tensor(bits, dtype=torch.bool) for bits in itertools.product([False, True], repeat=length)]
+    subsets = [
+        torch.tensor(bits, dtype=torch.bool, device=x.device)
+        for bits in itertools.product([False, True], repeat=length)
+    ]
 
     def tokens(k: int, masked: Tensor) -> Tensor:
         """log μ^i(x_{t_k}, z, t_k)[x^i] for all nodes and positions: (B, nodes, L)."""
@@ -169,7 +173,8 @@ def exact_nll(
 
     log_z = weight.log().expand(len(x), -1)  # (B, nodes)
     # f[M] is (B, nodes): with fresh z the nodes are summed inside every step, with fixed z only at the end.
-    f = {M: torch.full((len(x), len(z)), 0.0 if not any(M) else -math.inf).double() for M in map(as_key, subsets)}
+    start = torch.zeros(len(x), len(z), dtype=torch.float64, device=x.device)
+    f = {M: start if not any(M) else start - math.inf for M in map(as_key, subsets)}
     for k in reversed(range(steps)):
         after = {}
         for M in subsets:
@@ -186,6 +191,11 @@ def exact_nll(
             after[as_key(M)] = torch.logsumexp(torch.stack(ways), 0)
         f = after
     return -torch.logsumexp(f[(True,) * length] + log_z, 1)
+
+
+def require_likelihood(latents: str) -> None:
+    if latents not in ("fresh", "fixed"):
+        raise InputError(f"a likelihood is defined for fresh and fixed latents, got {latents!r}")
 
 
 def quadrature(dim: int, nodes: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:

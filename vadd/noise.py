@@ -67,12 +67,12 @@ class Streams:
         return Streams(self.seeds[:1].expand_as(self.seeds), self.drawn)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """(B, ...) float64 in the open interval (0, 1), on a lattice of 2^53 points."""
+        """(B, ...) float64, strictly between 0 and 1, on a lattice of 2^52 points."""
         self.drawn += 1
         row = mix(self.seeds + signed(self.drawn * GAMMA))
         column = torch.arange(math.prod(shape[1:]), device=row.device)
-        bits = mix(row[:, None] + column * GAMMA) >> 11 & (1 << 53) - 1
-        return ((bits.double() + 0.5) * 2.0**-53).view(shape)
+        bits = mix(row[:, None] + column * GAMMA) >> 12 & (1 << 52) - 1
+        return ((bits.double() + 0.5) * 2.0**-52).view(shape)
 
 
 @singledispatch

@@ -84,8 +84,9 @@ def delbo(
     masking = model.masking
     x_t = masking.corrupt(x, t, generator)
     now = terms(model, x, x_t, t, generator=generator)
+    paid = now.masked > 0  # where nothing is masked nothing is drawn, and nothing is paid
     loss = masking.schedule.weight(t) * (kl_weight * now.kl.clamp(min=free_bits) - now.log_likelihood)
-    return torch.where(now.masked > 0, loss, 0.0), now
+    return loss.where(paid, 0.0), now._replace(kl=now.kl.where(paid, 0.0))
 
 
 def persistent(
@@ -127,6 +128,7 @@ def importance_weighted(
 
     averaged over `times` stratified t an example; nats. **Not a bound**: see the head of this module.
     """
+    x = x.long()
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     offset = stratified_times(len(x), generator, device=x.device)
     for k in range(times):

@@ -85,13 +85,14 @@ class Run:
             InputError: there is something at `path` already, or it cannot be written.
         """
         run = cls(Path(path))
-        if run.path.is_dir() and any(run.path.iterdir()):
+        made = environment(experiment)
+        if run.path.is_dir() and {path.name for path in run.path.iterdir()} - {run.environment.name}:
             raise InputError(f"{path} exists already; continue it with --resume, or give another --run")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"could not make the folder {path}: {error.strerror}; give another --run") from error
-        run.write_json(run.environment, environment(experiment))
+        run.write_json(run.environment, made)
         run.write_json(run.config, experiment.model_dump(mode="json"))
         return run
 

@@ -30,9 +30,9 @@ __all__ = ["LATENTS", "ancestral", "answer", "categorical", "sample"]
 LATENTS = ("fresh", "fixed", "shared")
 
 
-def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"], temperature: float = 1.0) -> Int[Tensor, " N"]:
+def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The token at which the cumulative probability first exceeds u ~ U(0, 1); float64 throughout."""
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    cumulative = torch.softmax(logits.double(), dim=-1).cumsum(-1)
     last = cumulative[:, -1:]  # 1 up to rounding
     below = torch.minimum(u[:, None] * last, torch.nextafter(last, torch.zeros_like(last)))
     return torch.searchsorted(cumulative, below, right=True).squeeze(1)
@@ -47,7 +47,6 @@ def ancestral(
     *,
     draw: Draw | None = None,
     generator=None,
-    temperature: float = 1.0,
 ) -> Int[Tensor, "B *D"]:
     """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s."""
     draw = Prior(generator) if draw is None else draw
@@ -57,7 +56,7 @@ def ancestral(
     if not len(rows):
         return x_t
     logits = model.logits(x_t[rows], t[rows], draw.rows(rows), at=revealed[rows])  # (N, V)
-    return x_t.masked_scatter(revealed, categorical(logits, u, temperature))
+    return x_t.masked_scatter(revealed, categorical(logits, u))
 
 
 def answer(latents: str, streams: Streams, step: int) -> Draw:
@@ -87,7 +86,8 @@ def sample(
 ) -> Int[Tensor, "num *D"]:
     """`num` samples in `steps` steps, (num, *D) integers 0..V-1.
 
-    The same generator state gives the same samples for every `batch`, the number of rows that are in memory at once.
+    The same generator state gives the same random numbers for every `batch`, the number of rows in memory at once, and so
+    the same samples, up to the rounding of the network.
 
     Args:
         step: one step of the sampler, with the signature of `ancestral`.
@@ -133,4 +133,5 @@ def given_to_start(model: MaskedDiffusion, num: int, given: Tensor | None) -> In
     outside = given[(given < -1) | (given >= masking.vocab_size)]
     if len(outside):
         raise InputError(f"given tokens must be -1 (fill in) or 0..{masking.vocab_size - 1}, got {int(outside[0])}")
-    return masking.hide(given.to(model.device), given.to(model.device) == -1)
+    given = given.to(model.device).long()
+    return masking.hide(given, given == -1)

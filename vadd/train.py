@@ -11,11 +11,13 @@ import sys
 import time
 import warnings
 from collections import defaultdict
+from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -78,12 +80,8 @@ class Training(lightning.LightningModule):
         self.seconds, self.started = 0.0, time.perf_counter()
 
     def on_fit_start(self) -> None:
-        world = self.trainer.world_size
-        if self.experiment.train.batch % world:
-            raise InputError(f"train.batch must divide among {world} devices, got {self.experiment.train.batch}")
-        self.batches = Batches(
-            self.data, self.experiment.train.batch, self.experiment.seed, rank=self.global_rank, world=world
-        )
+        batch, place = self.experiment.train.batch, {"rank": self.global_rank, "world": self.trainer.world_size}
+        self.batches = Batches(self.data, batch, self.experiment.seed, **place)
         self.started = time.perf_counter()
 
     def training_step(self, _, __) -> torch.Tensor:
@@ -94,7 +92,8 @@ class Training(lightning.LightningModule):
         shared = torch.Generator().manual_seed(seed_of(seed, NOISE, step))
         noise = torch.Generator().manual_seed(seed_of(seed, NOISE, step, 1 + self.global_rank))
         seed_dropout(seed_of(seed, NOISE, step, 1 + self.global_rank, 1), self.device)
-        weight = kl_weight(step, of.kl_warmup, cycles=of.kl_cycles)
+        warmup = round(of.kl_warmup * self.experiment.train.steps)
+        weight = kl_weight(step, warmup, cycles=of.kl_cycles)
         options = {"kl_weight": weight, "free_bits": of.free_bits, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         if of.kind == "persistent":
@@ -113,12 +112,6 @@ class Training(lightning.LightningModule):
             self.window[name].append(value.detach().mean())
         self.window["kl_weight"].append(torch.tensor(weight))
         return loss
-
-    def on_train_batch_end(self, *_) -> None:
-        step = self.global_step
-        if step % self.experiment.train.log_every == 0 or step == self.experiment.train.steps:
-            self.log_line("train", {name: torch.stack(values).mean().item() for name, values in self.window.items()})
-            self.window.clear()
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's EMA callback has put the averaged weights in place: these are what will be saved."""
@@ -156,7 +149,7 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
-        checkpoint["window"] = {name: torch.stack(values) for name, values in self.window.items()}
+        checkpoint["window"] = {name: torch.stack([v.cpu() for v in values]) for name, values in self.window.items()}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.seconds = checkpoint["seconds"]
@@ -168,6 +161,27 @@ class Training(lightning.LightningModule):
 
     def val_dataloader(self):
         return torch.utils.data.DataLoader(range(1), batch_size=None)
+
+
+class Record(Callback):
+    """The `train` lines of metrics.jsonl: means over the steps since the last. A callback, so that the window is written
+    and emptied before a checkpoint of the same step is saved."""
+
+    def on_train_batch_end(self, trainer, training, *_) -> None:
+        of, step = training.experiment.train, trainer.global_step
+        if step % of.log_every == 0 or step == of.steps:
+            means = {n: torch.stack([v.cpu() for v in values]).mean().item() for n, values in training.window.items()}
+            training.log_line("train", means)
+            training.window.clear()
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """A checkpoint is there whole or not at all, also when the disk is full or the process is killed."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic(Path(path)) as aside:
+            torch.save(checkpoint, aside)
 
 
 class Lines(Callback):
@@ -205,6 +219,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     training = Training(run, model, source.split("train"), source.split("valid")[:500])
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(of.ema)),
+        Record(),
         ModelCheckpoint(run.checkpoints, "{step}", every_n_train_steps=of.checkpoint_every, save_top_k=1, monitor=None),
     ]
     terminal = sys.stderr.isatty() and not quiet
@@ -213,7 +228,13 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     elif not quiet:
         callbacks.append(Lines())
     checkpoint = run.last_checkpoint() if resume else None
-    run.truncate_metrics(step_of(checkpoint))
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True) if checkpoint else {"global_step": 0}
+    if saved["global_step"] >= of.steps:  # stopped between the last checkpoint and the weights: nothing left to train
+        averaged = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
+        model.load_state_dict(averaged)
+        save_weights(run, model)
+        return
+    run.truncate_metrics(saved["global_step"])
     keep_freed_memory()
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if of.precision == "medium" else "highest")
@@ -232,6 +253,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             num_sanity_val_steps=0,
             gradient_clip_val=of.clip,
             callbacks=callbacks,
+            plugins=[AtomicCheckpoints()],
             logger=tensorboard(run),
             enable_progress_bar=terminal,
             enable_model_summary=False,
@@ -243,13 +265,12 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
         finally:
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
-        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        with atomic(run.weights) as path:
-            save_file(weights, path)
+        save_weights(run, model)
 
 
-def step_of(checkpoint) -> int:
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"] if checkpoint else 0
+def save_weights(run: Run, model: torch.nn.Module) -> None:
+    with atomic(run.weights) as path:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
 
 
 def tensorboard(run: Run):

@@ -12,7 +12,7 @@ def digits() -> Experiment:
         source=DigitsSource(),
         latent=Latent(dim=8),
         network=MLP(width=256, dropout=0.2),
-        objective=Objective(kl_warmup=2000),
+        objective=Objective(kl_warmup=0.8),
         train=Train(steps=2500, batch=256, weight_decay=0.1),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000),
     )

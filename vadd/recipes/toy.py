@@ -25,7 +25,7 @@ def plane(name: str, what: str) -> Experiment:
         source=PlaneSource(name=name),
         latent=Latent(dim=2),
         network=MLP(width=160, blocks=4, embedding=32),
-        objective=Objective(kl_warmup=4000),
+        objective=Objective(kl_warmup=2 / 3),
         train=Train(steps=6000, batch=1024, lr=4e-3),
         evaluation=Evaluation(held_out=4000, particles=64),
     )
@@ -60,7 +60,15 @@ def spirals() -> Experiment:
 
 
 def bits(
-    name: str, about: str, *, length: int, latent: int, width: int, train: int, steps: tuple[int, ...]
+    name: str,
+    about: str,
+    *,
+    length: int,
+    latent: int,
+    width: int,
+    train: int,
+    steps: tuple[int, ...],
+    free_bits: float = 0.0,
 ) -> Experiment:
     return Experiment(
         recipe=f"toy.{name}",
@@ -68,7 +76,7 @@ def bits(
         source=BitsSource(name=name, length=length),
         latent=Latent(dim=latent),
         network=MLP(width=width, blocks=2),
-        objective=Objective(kl_warmup=train // 4),
+        objective=Objective(free_bits=free_bits),
         train=Train(steps=train, batch=256, validate_every=500, checkpoint_every=500),
         evaluation=Evaluation(steps=steps, num=20_000),
     )
@@ -77,7 +85,7 @@ def bits(
 def coins() -> Experiment:
     """The smallest problem that masked diffusion cannot do in one step, and the paper's objective misjudges."""
     about = "2 fair coins that always agree; 2000 steps of 256; 1 step agrees nearly always, seconds on a CPU"
-    return bits("coins", about, length=2, latent=1, width=64, train=2000, steps=(1, 2))
+    return bits("coins", about, length=2, latent=1, width=64, train=2000, steps=(1, 2), free_bits=3.0)
 
 
 def ising() -> Experiment:
