@@ -8,7 +8,7 @@ __all__ = ["array", "csv", "text"]
 def own(kind: str, what: str) -> Experiment:
     return Experiment(
         recipe=f"custom.{kind}",
-        about=f"{what} (--source.path FILE), split 80/10/10; 4000 steps of 256; minutes on a CPU",
+        about=f"{what} (--source.path FILE), split 80/10/10; 4000 steps of 256; minutes on a CPU, more with many columns",
         source=CustomSource(kind=kind),
         latent=Latent(dim=16),
         network=MLP(width=256),
