@@ -142,14 +142,14 @@ def test_weights_that_do_not_fit_are_one_sentence(capsys, finished):
 
 def test_options_reach_the_run(trainer, here):
     line = (
-        "train --train.betas 0.8 0.9 --seed 3 toy.coins --method mdm --objective.kl-warmup=7 --latent.sees_mask false"
+        "train --train.betas 0.8 0.9 --seed 3 toy.coins --method mdm --objective.kl-warmup=0.5 --latent.sees_mask false"
     )
     assert main(line.split()) == 0
     run = Run.open("runs/toy.coins-mdm-seed3")
     assert trainer.calls == [(run.path, False)]
     of = run.experiment
     assert (of.seed, of.method, of.latent.dim, of.train.betas) == (3, "mdm", 0, (0.8, 0.9))
-    assert (of.objective.kl_warmup, of.latent.sees_mask) == (7, False)
+    assert (of.objective.kl_warmup, of.latent.sees_mask) == (0.5, False)
 
 
 def test_the_users_file_is_kept_by_its_absolute_path_and_told_as_it_was_typed(capsys, trainer, here, monkeypatch):

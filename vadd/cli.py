@@ -64,10 +64,10 @@ def train(
     if recipe is None and not (resume and run):
         raise InputError("vadd train needs a RECIPE, or --resume with --run DIR; `vadd recipes` lists the recipes")
     if recipe is not None:
-        method = method or "vadd"
-        for name in METHODS.get(method, {}).keys() & changes.keys():
-            raise InputError(f"method {method} is what sets --{name}; leave that out, or choose another --method")
-        experiment = build.by_method(override(made(recipe), changes), method)
+        chosen = method or "vadd"
+        for name in METHODS.get(chosen, {}).keys() & changes.keys():
+            raise InputError(f"method {chosen} is what sets --{name}; leave that out, or choose another --method")
+        experiment = build.by_method(override(made(recipe), changes), chosen)
         run = run or Path("runs") / f"{recipe}-{experiment.method}-seed{experiment.seed}"
     if resume:
         at = Run.open(run)
