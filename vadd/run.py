@@ -164,8 +164,8 @@ class Run:
             self.path.rmdir()
 
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint of the highest step, or None."""
-        found = {path: re.search(r"step=(\d+)", path.name) for path in self.checkpoints.glob("*.ckpt")}
+        """The whole checkpoint of the highest step, or None. (A name with a dot before it is one that a kill cut short.)"""
+        found = {path: re.search(r"step=(\d+)", path.name) for path in self.checkpoints.glob("step=*.ckpt")}
         numbered = [(int(match[1]), path.stat().st_mtime_ns, path) for path, match in found.items() if match]
         return max(numbered)[2] if numbered else None
 
