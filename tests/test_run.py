@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -155,13 +156,18 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert contents(tmp_path) == {"file": b"old"}
 
 
-@pytest.fixture
+@contextmanager
 def little_room():
-    """Files of this process may not grow beyond 4 KiB: a real failure in the middle of a write."""
+    """Files of this process may not grow beyond 4 KiB: a real failure in the middle of a write.
+
+    Only around the write itself: the log of the tests may be a file, and longer.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def big_array(path):
@@ -179,16 +185,18 @@ def big_text(path):
 
 
 @pytest.mark.parametrize("write", [big_array, big_weights, big_text])
-def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, little_room, write):
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, write):
     path = tmp_path / "file.npy"
     path.write_text("old")
-    with pytest.raises(InputError, match=r"could not write .*; the old file is unchanged"), atomic(path) as aside:
+    told = pytest.raises(InputError, match=r"could not write .*; the old file is unchanged")
+    with told, little_room(), atomic(path) as aside:
         write(aside)
     assert contents(tmp_path) == {"file.npy": b"old"}
 
 
-def test_a_log_without_room_says_how_to_go_on(run, little_room):
-    with pytest.raises(InputError, match=r"could not write .*metrics.jsonl: .*; when there is room again, continue"):
+def test_a_log_without_room_says_how_to_go_on(run):
+    told = pytest.raises(InputError, match=r"could not write .*metrics.jsonl: .*; when there is room again, continue")
+    with told, little_room():
         run.log({"step": 1, "text": "x" * 5000})
 
 
