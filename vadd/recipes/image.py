@@ -8,7 +8,8 @@ __all__ = ["digits"]
 def digits() -> Experiment:
     return Experiment(
         recipe="image.digits",
-        about="1,797 scans of 8 x 8 pixels in 17 levels; 2500 steps of 256, two minutes; precision .87 in 1 step, masked diffusion .06",
+        about="1,797 scans of 8 x 8 pixels in 17 levels; 2500 steps of 256, two minutes; "
+        "precision .87 in 1 step, masked diffusion .06",
         source=DigitsSource(),
         latent=Latent(dim=8),
         network=MLP(width=256, dropout=0.2),
