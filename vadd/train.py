@@ -195,7 +195,7 @@ class Lines(Callback):
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to hand freed memory back: a small network on a CPU spends a third of a step on page faults."""
+    """Tell glibc not to hand freed memory back: a small network on a CPU spends much of a step on page faults."""
     try:
         libc = ctypes.CDLL("libc.so.6")
     except OSError:  # not glibc
