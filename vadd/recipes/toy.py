@@ -87,11 +87,11 @@ def coins() -> Experiment:
 
 
 def ising() -> Experiment:
-    about = "16 spins of an Ising chain; 4000 steps of 256, a minute or two; not measured yet"
+    about = "16 spins of an Ising chain; 4000 steps of 256; not measured yet"
     return bits("ising", about, length=16, latent=8, width=128, train=4000, steps=(1, 2, 4, 8, 16))
 
 
 def parity() -> Experiment:
     """One step is right only if z alone determines every bit, hence as many latents as bits."""
-    about = "8 fair bits with an even sum; 4000 steps of 256, a minute or two; not measured yet"
+    about = "8 fair bits with an even sum; 4000 steps of 256; not measured yet"
     return bits("parity", about, length=8, latent=8, width=128, train=4000, steps=(1, 2, 4, 8))
