@@ -108,6 +108,7 @@ class Objective(Frozen):
     )
     kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing")
+    particles: int = Field(1, ge=1, description="delbo only: above 1, the importance-weighted objective")
 
 
 class Train(Frozen):

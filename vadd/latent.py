@@ -6,7 +6,7 @@ that it may compute from its own state. It does not know who answers:
     Prior      z ~ p(z)                          when sampling
     Posterior  z ~ r_φ(z | x, M)                 when training; adds up KL(r ‖ p) and log p(z) - log r(z)
     Replay     z as told                         encodings, interpolations, quadrature
-    Mode       z = the prior's mean              a control
+    Mode       z = the prior's mean              a control (`zero`)
 
 A denoiser that never asks is masked diffusion.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vadd.errors import InputError
@@ -102,14 +102,22 @@ class Replay:
 
 
 class Posterior:
-    """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw.
+    """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw; or, in the rows told by
+    `explore`, with z ~ p.
 
     `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `approximations` are the
-    Gaussians r in the order asked, `latents` the z drawn and `kl_each` their KL by dimension.
+    Gaussians r in the order asked, `latents` the z drawn and `kl_each` their KL by dimension. The gradient of `log_ratio`
+    goes through z only, as the doubly reparameterised estimator wants it (Tucker et al. 2019, arXiv 1810.04152).
     """
 
-    def __init__(self, features: Float[Tensor, "B F"], heads: Sequence[Callable[..., Gaussian]], generator=None):
-        self.features, self.heads, self.generator = features, heads, generator
+    def __init__(
+        self,
+        features: Float[Tensor, "B F"],
+        heads: Sequence[Callable[..., Gaussian]],
+        generator=None,
+        explore: Bool[Tensor, " B"] | None = None,
+    ):
+        self.features, self.heads, self.generator, self.explore = features, heads, generator, explore
         self.kl = features.new_zeros(len(features))
         self.log_ratio = features.new_zeros(len(features))
         self.approximations: list[Gaussian] = []
@@ -117,12 +125,15 @@ class Posterior:
         self.kl_each: list[Tensor] = []
 
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
-        r = self.heads[len(self.latents)](self.features, context)
-        z = r.sample(self.generator)
-        p = Gaussian(*prior)
+        r, p = self.heads[len(self.latents)](self.features, context), Gaussian(*prior)
+        drawn_from = r
+        if self.explore is not None:
+            rows = self.explore.view(-1, *[1] * (r.mean.dim() - 1))
+            drawn_from = Gaussian(*(torch.where(rows, b, a) for a, b in zip(r, p, strict=True)))
+        z = drawn_from.sample(self.generator)
         kl = r.kl(p)
         self.kl = self.kl + kl.flatten(1).sum(1)
-        self.log_ratio = self.log_ratio + p.log_prob(z) - r.log_prob(z)
+        self.log_ratio = self.log_ratio + p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
         self.approximations.append(r)
         self.latents.append(z)
         self.kl_each.append(kl)

@@ -5,21 +5,35 @@ positions are revealed has the same law forwards and backwards, so those factors
 
     fresh z:  -log p^{(T)}(x) ≤ E_path Σ_k -log ∫ Π_{i∈U_k} μ_θ^i(x_{t_k}, z, t_k)[x^i] p(z) dz
     fixed z:  -log p^{(T)}(x) ≤ E_path     -log ∫ Π_k Π_{i∈U_k} μ_θ^i(x_{t_k}, z, t_k)[x^i] p(z) dz
+    mean z:   -log p^{(T)}(x) ≤ E_path Σ_k Σ_{i∈U_k} -log ∫ μ_θ^i(x_{t_k}, z, t_k)[x^i] p(z) dz
 
-A step with U_k = ∅ costs nothing. Each integral is bounded by K importance-weighted particles z_j ~ r,
+A step with U_k = ∅ costs nothing. Each integral is bounded by K importance-weighted particles z_j ~ q,
 
-    -log ∫ f(z) p(z) dz ≤ E -log 1/K Σ_j f(z_j) p(z_j) / r(z_j),                 (Burda et al. 2016, arXiv 1509.00519)
+    -log ∫ f(z) p(z) dz ≤ E -log 1/K Σ_j f(z_j) p(z_j) / q(z_j),                 (Burda et al. 2016, arXiv 1509.00519)
 
-which for K = 1 is E_r[-log f] + KL(r ‖ p), the KL in closed form. For fresh z, r = r_φ(z | x, M) at the step's x_{t_k}; for
-fixed z, r = r_φ(z | x, everything masked). One path an example reveals every token once, so one estimate costs at most
-L network calls however large T is. A path comes from one uniform number a token: position i is masked at time t exactly
-if u^i > α_t.
+which for K = 1 and Gaussian q is E_q[-log f] + KL(q ‖ p), the KL in closed form. Any q gives a bound; they differ in how
+tight it is:
+
+    recognition   q = r_φ(z | x, M), as trained: it knows all that is masked, also what this step does not reveal
+    step          q = r_φ(z | x_U, x_t): the same network, the tokens that stay masked hidden from it
+    mixture       half of the particles from r_φ(z | x, M), half from p(z), each weighed by the density of both
+    step-mixture  the same with the step-aware q
+
+For fixed z all of x is in one integral, q = r_φ(z | x, everything masked), and "step" is no different.
+
+One path an example reveals every token once, so one estimate costs at most L network calls however large T is. It comes
+from one uniform number a token: position i is masked at time t exactly if u^i > α_t. In the limit T → ∞ tokens are
+revealed one by one, position i at the time at which α_t = u^i; then fresh and mean z are the same and this is
+
+    ∫_0^1 w(t) E Σ_{i∈M} -log ∫ μ_θ^i(x_t, z, t)[x^i] p(z) dz dt.
 
 Without latents the integrals are products, and these are the T-step bound of masked diffusion.
 """
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,23 +42,39 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Posterior, Replay
+from vadd.latent import Mode, Posterior, Replay
+from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
-from vadd.objective import log_mu
+from vadd.objective import token_log_mu
 from vadd.schedule import time_grid
 
-__all__ = ["exact_nll", "nelbo"]
+__all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "nelbo"]
+
+LIKELIHOODS = ("fresh", "fixed", "mean", "zero")
 
 
-@torch.no_grad()
+class Bound(NamedTuple):
+    """One estimate per example, each (B,) float64.
+
+    `nelbo` is the bound, in nats. `without_coupling` is the same with each step's tokens drawn from their own marginals
+    ("mean" latents), so that the difference is the total correlation that the model's steps carry; NaN for fixed
+    latents. `ess` is the effective sample size (Σ w)² / Σ w² of the particles, from 1 to K, averaged over the integrals.
+    """
+
+    nelbo: Float[Tensor, " B"]
+    without_coupling: Float[Tensor, " B"]
+    ess: Float[Tensor, " B"]
+
+
 def nelbo(
     model: MaskedDiffusion,
     x: Int[Tensor, "B *D"],
-    steps: int,
+    steps: float,
     *,
     particles: int = 1,
     latents: str = "fresh",
+    proposal: "str | Proposal" = "mixture",
     grid: str = "uniform",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
@@ -55,74 +85,174 @@ def nelbo(
     does not depend on `batch`, the number of rows (examples times particles) that pass the network at once.
 
     Args:
+        steps: T, or `math.inf`: tokens one by one.
         particles: K; 1 is the ELBO, and the bound tightens as K grows.
-        latents: "fresh" (drawn in every step) or "fixed" (drawn once): the sampler whose likelihood is bounded.
+        latents: "fresh" (drawn in every step), "fixed" (drawn once), "mean" (averaged away) or "zero": the sampler whose
+            likelihood is bounded.
+        proposal: one of PROPOSALS, or a function like them; any gives a bound. With one particle a mixture is all r.
 
     Raises:
-        InputError: steps or particles below 1, or latents other than these two.
+        InputError: steps or particles below 1, other latents or proposals than these.
     """
+    options = {"latents": latents, "proposal": proposal, "grid": grid, "batch": batch, "generator": generator}
+    return bound(model, x, steps, particles=particles, **options).nelbo
+
+
+@torch.no_grad()
+def bound(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    steps: float,
+    *,
+    particles: int = 1,
+    latents: str = "fresh",
+    proposal: "str | Proposal" = "mixture",
+    grid: str = "uniform",
+    batch: int = 10_000,
+    generator: torch.Generator | None = None,
+) -> Bound:
+    """As `nelbo`, with what else the same network calls tell: the cost without coupling, and the effective sample size."""
     if particles < 1:
         raise InputError(f"particles must be at least 1, got {particles}")
     require_likelihood(latents)
-    times = time_grid(steps, grid).to(model.device)
-    particles = particles if model.has_latents else 1  # nothing to average over
+    if isinstance(proposal, str):
+        if proposal not in PROPOSALS:
+            raise InputError(f"proposal must be one of {', '.join(PROPOSALS)}, got {proposal!r}")
+        proposal = PROPOSALS[proposal]
+    times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
+    particles = particles if model.has_latents and latents != "zero" else 1  # nothing to average over
     x = x.to(model.device).long()
     streams = Streams.spawn(len(x), generator, model.device)
     rows = max(1, batch // particles)
     parts = [
-        _path(model, x[i : i + rows], times, streams[i : i + rows], particles, latents) for i in range(0, len(x), rows)
+        _path(model, x[i : i + rows], times, streams[i : i + rows], particles, latents, proposal)
+        for i in range(0, len(x), rows)
     ]
-    return torch.cat(parts)
+    return Bound(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _path(model, x, times, streams, particles, latents) -> Float[Tensor, " B"]:
-    """The cost of one corruption path per example, with K = `particles`."""
-    alpha = model.masking.schedule.alpha(times)
-    u = uniform(streams, tuple(x.shape), x.device)
-    fixed = _fixed(model, x, particles, streams.fork(0)) if latents == "fixed" else None
-    cost = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    log_f = torch.zeros(len(x), particles, dtype=torch.float64, device=x.device)
-    for k in range(len(times) - 1):
-        masked = u > alpha[k]
-        revealed = masked & ~(u > alpha[k + 1])
-        rows = revealed.flatten(1).any(1).nonzero().squeeze(1)
-        if not len(rows):
-            continue
-        here, t = x[rows], times[k].expand(len(rows))
-        if fixed is None:
-            r = _particles(model.posterior(here, masked[rows], t), particles, streams[rows].fork(k + 1))
-            draw = r
-        else:
-            draw = Replay(*(z.unflatten(0, (len(x), particles))[rows].flatten(0, 1) for z in fixed.latents))
-        x_t = model.masking.hide(here, masked[rows])
-        copies = (a.repeat_interleave(particles, 0) for a in (here, x_t, t, revealed[rows]))
-        log_p = log_mu(model, *copies, draw).double().view(-1, particles)
-        if fixed is None:
-            cost[rows] += _bound(log_p, r)
-        else:
-            log_f[rows] += log_p
-    return cost if fixed is None else _bound(log_f, fixed)
+# ------------------------------------------------------------------------------------------------------- proposals
+
+Proposal = Callable[..., Posterior]
+"""(model, x, masked, revealed, t, particles, streams) -> who answers with K = `particles` z a row, those of one row side
+by side, and then knows their `log_ratio` = log p(z) - log q(z), and `kl` where q is Gaussian and K = 1."""
 
 
-def _particles(r: Posterior, particles: int, streams: Streams) -> Posterior:
-    """r ready to answer with K particles a row, those of one row side by side."""
+def recognition(model, x, masked, revealed, t, particles, streams) -> Posterior:
+    return _repeated(model.posterior(x, masked, t), particles, streams)
+
+
+def step(model, x, masked, revealed, t, particles, streams) -> Posterior:
+    return _repeated(model.posterior(model.masking.hide(x, masked & ~revealed), masked, t), particles, streams)
+
+
+def mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
+    return _mixed(recognition(model, x, masked, revealed, t, particles, streams), particles)
+
+
+def step_mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
+    return _mixed(step(model, x, masked, revealed, t, particles, streams), particles)
+
+
+PROPOSALS: dict[str, Proposal] = {
+    "recognition": recognition,
+    "step": step,
+    "mixture": mixture,
+    "step-mixture": step_mixture,
+}
+
+
+def _repeated(r: Posterior, particles: int, streams: Streams) -> Posterior:
     return Posterior(r.features.repeat_interleave(particles, 0), r.heads, streams.repeat(particles))
 
 
-def _fixed(model, x, particles, streams) -> Posterior:
-    """K particles z ~ r_φ(z | x, everything masked) a row, asked for by the denoiser at its first state, all masks."""
-    masked, t = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64, device=x.device)
-    r = _particles(model.posterior(x, masked, t), particles, streams)
-    x_1, t = (a.repeat_interleave(particles, 0) for a in (model.masking.hide(x, masked), t))
-    model.logits(x_1, t, r, at=torch.zeros_like(x_1, dtype=torch.bool))
+def _mixed(r: Posterior, particles: int) -> Posterior:
+    """The last K // 2 particles of each row from the prior."""
+    of_row = torch.arange(particles, device=r.features.device) >= particles - particles // 2
+    r.explore = of_row.repeat(len(r.features) // particles)
     return r
 
 
-def _bound(log_f: Float[Tensor, "B K"], r: Posterior) -> Float[Tensor, " B"]:
-    """-log of the importance-weighted mean of f; for one particle with the KL in closed form."""
-    if log_f.shape[1] == 1:
-        return -log_f.squeeze(1) + r.kl
-    return math.log(log_f.shape[1]) - torch.logsumexp(log_f + r.log_ratio.view(log_f.shape), dim=1)
+def _log_ratio(r: Posterior, particles: int) -> Float[Tensor, "B K"]:
+    """log p(z) - log q(z); where a share s of the particles explores the prior, q = (1-s) r + s p."""
+    log_ratio = r.log_ratio.double().view(-1, particles)
+    if getattr(r, "explore", None) is None or particles == 1:
+        return log_ratio
+    s = particles // 2 / particles
+    return -torch.logaddexp(math.log(1 - s) - log_ratio, torch.full_like(log_ratio, math.log(s)))
+
+
+# ------------------------------------------------------------------------------------------------------- the path
+
+
+def _states(masking: Masking, u: Tensor, times: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """(step, t (B,), masked, revealed) along the path that u (B, *D) tells, for each step of the grid, or each token."""
+    if times is not None:
+        alpha = masking.schedule.alpha(times)
+        for k in range(len(times) - 1):
+            masked = u > alpha[k]
+            yield k, times[k].expand(len(u)), masked, masked & ~(u > alpha[k + 1])
+        return
+    order = u.flatten(1).argsort(1, descending=True).argsort(1).view(u.shape)
+    for k in range(order[0].numel()):
+        now = order == k
+        yield k, masking.schedule.time(u[now]), order >= k, now
+
+
+def _path(model, x, times, streams, particles, latents, proposal) -> Bound:
+    """The bound along one corruption path per example, with K = `particles`."""
+    u = uniform(streams, tuple(x.shape), x.device)
+    everything, one = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64, device=x.device)
+    fixed = None
+    if latents == "fixed":  # the denoiser asks at its first state, all masks
+        fixed = proposal(model, x, everything, everything, one, particles, streams.fork(0))
+        x_1, t = (a.repeat_interleave(particles, 0) for a in (model.masking.hide(x, everything), one))
+        model.logits(x_1, t, fixed, at=torch.zeros_like(x_1, dtype=torch.bool))
+    joint, marginal, ess, integrals = torch.zeros(4, len(x), dtype=torch.float64, device=x.device)
+    log_f = torch.zeros(len(x), particles, dtype=torch.float64, device=x.device)
+    for k, t, masked, revealed in _states(model.masking, u, times):
+        rows = revealed.flatten(1).any(1).nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        here, t, masked, revealed = x[rows], t[rows], masked[rows], revealed[rows]
+        if fixed is not None:
+            draw = Replay(*(z.unflatten(0, (len(x), particles))[rows].flatten(0, 1) for z in fixed.latents))
+        elif latents == "zero":
+            draw = Mode()
+        else:
+            draw = proposal(model, here, masked, revealed, t, particles, streams[rows].fork(k + 1))
+        copies = (a.repeat_interleave(particles, 0) for a in (here, model.masking.hide(here, masked), t, revealed))
+        tokens = token_log_mu(model, *copies, draw).double().view(len(rows), particles, -1)  # (B, K, L)
+        if fixed is not None:
+            log_f[rows] += tokens.sum(2)
+        elif latents == "zero":
+            joint[rows] -= tokens.sum((1, 2))
+            marginal[rows] -= tokens.sum((1, 2))
+            ess[rows], integrals[rows] = 1, 1
+        else:
+            cost, size = _integral(tokens.sum(2), draw)
+            joint[rows] += cost
+            ess[rows] += size
+            integrals[rows] += 1
+            weighed = torch.logsumexp(tokens + _log_ratio(draw, particles)[..., None], 1) - math.log(particles)
+            marginal[rows] -= weighed.where(revealed.flatten(1), 0.0).sum(1)
+    if fixed is not None:
+        cost, size = _integral(log_f, fixed)
+        return Bound(cost, torch.full_like(cost, math.nan), size)
+    return Bound(marginal if latents == "mean" else joint, marginal, ess / integrals.clamp(min=1))
+
+
+def _integral(log_f: Float[Tensor, "B K"], r: Posterior) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """-log of the importance-weighted mean of f, for one particle with the KL in closed form; and (Σ w)² / Σ w²."""
+    particles = log_f.shape[1]
+    if particles == 1:
+        return -log_f.squeeze(1) + r.kl, torch.ones_like(log_f).squeeze(1)
+    log_w = log_f + _log_ratio(r, particles)
+    total = torch.logsumexp(log_w, 1)
+    return math.log(particles) - total, torch.exp(2 * total - torch.logsumexp(2 * log_w, 1))
+
+
+# ------------------------------------------------------------------------------------------------------- the truth
 
 
 @torch.no_grad()
@@ -155,6 +285,8 @@ def exact_nll(
     require_likelihood(latents)
     x = x.to(model.device).long()
     z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
+    if latents == "zero":
+        z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])
     times = time_grid(steps, grid).to(x.device)
     r = model.masking.reveal_probability(times[:-1], times[1:])
     subsets = [
@@ -172,13 +304,15 @@ def exact_nll(
         return picked.view(len(x), len(z), length)
 
     log_z = weight.log().expand(len(x), -1)  # (B, nodes)
-    # f[M] is (B, nodes): with fresh z the nodes are summed inside every step, with fixed z only at the end.
+    # f[M] is (B, nodes): but for fixed z the nodes are summed inside every step, for it only at the end.
     start = torch.zeros(len(x), len(z), dtype=torch.float64, device=x.device)
     f = {M: start if not any(M) else start - math.inf for M in map(as_key, subsets)}
     for k in reversed(range(steps)):
         after = {}
         for M in subsets:
             log_tokens = tokens(k, M)
+            if latents == "mean":
+                log_tokens = torch.logsumexp(log_tokens + log_z[..., None], 1, keepdim=True).expand_as(log_tokens)
             ways = []
             for U in subsets:
                 if (U & ~M).any():
@@ -194,8 +328,8 @@ def exact_nll(
 
 
 def require_likelihood(latents: str) -> None:
-    if latents not in ("fresh", "fixed"):
-        raise InputError(f"a likelihood is defined for fresh and fixed latents, got {latents!r}")
+    if latents not in LIKELIHOODS:
+        raise InputError(f"a likelihood is defined for {', '.join(LIKELIHOODS)} latents, got {latents!r}")
 
 
 def quadrature(dim: int, nodes: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:

@@ -15,8 +15,15 @@ The persistent objective keeps one z for all T steps: r sees the whole of x (M i
 
     E_r [ T r(t, s) (-log_likelihood) ] + λ kl,      t = i/T, s = (i-1)/T, i uniform in 1..T,
 
-which at λ = 1 bounds -log p^{(T)}(x) of the sampler that draws z once (docs/method.md); with a linear schedule
+which at λ = 1 bounds -log p^{(T)}(x) of the sampler that draws z once (docs/likelihood.md); with a linear schedule
 T r(t, s) = w(t).
+
+With K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (Burda et al. 2016, arXiv 1509.00519),
+
+    E_t E_{x_t} E_r  w(t) [ -log 1/K Σ_j exp(log_likelihood_j + λ log p(z_j)/r_φ(z_j | x, M)) ],
+
+trained with the doubly reparameterised gradient (Tucker et al. 2019, arXiv 1810.04152), whose noise vanishes where r is
+the exact posterior: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by w̃_j².
 """
 
 import math
@@ -31,7 +38,18 @@ from vadd.latent import Posterior
 from vadd.masking import stratified_times
 from vadd.model import MaskedDiffusion
 
-__all__ = ["Terms", "delbo", "importance_weighted", "kl_weight", "log_mu", "objective", "persistent", "terms"]
+__all__ = [
+    "Terms",
+    "delbo",
+    "importance_weighted",
+    "iw_delbo",
+    "kl_weight",
+    "log_mu",
+    "objective",
+    "persistent",
+    "terms",
+    "token_log_mu",
+]
 
 
 class Terms(NamedTuple):
@@ -43,13 +61,20 @@ class Terms(NamedTuple):
     posterior: Posterior
 
 
+def token_log_mu(
+    model: MaskedDiffusion, x: Int[Tensor, "B *D"], x_t: Int[Tensor, "B *D"], t: Float[Tensor, " B"], where, draw
+) -> Float[Tensor, "B *D"]:
+    """log μ_θ^i(x_t, z, t)[x^i] at the positions i in `where` (B, *D), else 0; nats."""
+    logits = model.logits(x_t, t, draw).float()
+    nats = -F.cross_entropy(logits.flatten(0, -2), x.flatten(), reduction="none").view(x.shape)
+    return nats.where(where, 0.0)
+
+
 def log_mu(
     model: MaskedDiffusion, x: Int[Tensor, "B *D"], x_t: Int[Tensor, "B *D"], t: Float[Tensor, " B"], where, draw
 ) -> Float[Tensor, " B"]:
     """Σ_{i in `where`} log μ_θ^i(x_t, z, t)[x^i], nats; `where` is (B, *D)."""
-    logits = model.logits(x_t, t, draw).float()
-    nats = -F.cross_entropy(logits.flatten(0, -2), x.flatten(), reduction="none").view(x.shape)
-    return nats.where(where, 0.0).flatten(1).sum(1)
+    return token_log_mu(model, x, x_t, t, where, draw).flatten(1).sum(1)
 
 
 def terms(
@@ -118,6 +143,46 @@ def objective(
     return delbo(model, x, t, kl_weight=kl_weight, generator=generator)[0]
 
 
+def log_weights(model, x, x_t, t, particles: int, kl_weight: float, generator) -> tuple[Tensor, Posterior]:
+    """log f(z_j) + λ log p(z_j)/r(z_j) of K particles, f = Π_{i∈M} μ^i(x_t, z_j, t)[x^i]: (B, K); and who answered."""
+    masked = model.masking.is_masked(x_t)
+    once = model.posterior(x, masked, t)
+    copies = [a.repeat_interleave(particles, 0) for a in (x, x_t, t, masked)]
+    r = Posterior(once.features.repeat_interleave(particles, 0), once.heads, generator)
+    log_f = log_mu(model, *copies, r)
+    return (log_f + kl_weight * r.log_ratio).view(-1, particles), r
+
+
+def iw_delbo(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    particles: int,
+    *,
+    kl_weight: float = 1.0,
+    generator=None,
+) -> tuple[Float[Tensor, " B"], Terms]:
+    """The importance-weighted objective at times t, with its terms, whose log-likelihood is the mean over particles.
+
+    Its gradient is the doubly reparameterised one; it is for training, so it needs the graph.
+    """
+    masking = model.masking
+    x_t = masking.corrupt(x, t, generator)
+    log_w, r = log_weights(model, x, x_t, t, particles, kl_weight, generator)
+    share = torch.softmax(log_w.detach(), 1)  # w̃_j
+    for z in r.latents:
+        if z.requires_grad:
+            z.register_hook(lambda g, z=z: g * share.view(-1, *[1] * (z.dim() - 1)))
+    value = math.log(particles) - torch.logsumexp(log_w.detach(), 1)
+    seen = -(share * log_w).sum(1)  # its gradient is what is wanted, its value is not
+    masked = masking.is_masked(x_t).flatten(1).sum(1)
+    paid = masked > 0
+    loss = (masking.schedule.weight(t) * (value + seen - seen.detach())).where(paid, 0.0)
+    kl = r.kl.view(-1, particles).mean(1)
+    log_likelihood = (log_w.detach() - kl_weight * r.log_ratio.detach().view(log_w.shape)).mean(1)
+    return loss, Terms(log_likelihood, kl.where(paid, 0.0), masked, r)
+
+
 @torch.no_grad()
 def importance_weighted(
     model: MaskedDiffusion, x: Int[Tensor, "B *D"], particles: int, *, times: int = 16, generator=None
@@ -134,13 +199,10 @@ def importance_weighted(
     for k in range(times):
         t = 1 - (offset + k / times) % 1
         x_t = model.masking.corrupt(x, t, generator)
-        masked = model.masking.is_masked(x_t)
-        once = model.posterior(x, masked, t)
-        copies = [a.repeat_interleave(particles, 0) for a in (x, x_t, t, masked)]
-        r = Posterior(once.features.repeat_interleave(particles, 0), once.heads, generator)
-        log_w = (log_mu(model, *copies, r).double() + r.log_ratio).view(-1, particles)
-        cost = math.log(particles) - torch.logsumexp(log_w, 1)
-        total += torch.where(masked.flatten(1).any(1), model.masking.schedule.weight(t) * cost, 0.0)
+        log_w, _ = log_weights(model, x, x_t, t, particles, 1.0, generator)
+        cost = math.log(particles) - torch.logsumexp(log_w.double(), 1)
+        paid = model.masking.is_masked(x_t).flatten(1).any(1)
+        total += torch.where(paid, model.masking.schedule.weight(t) * cost, 0.0)
     return total / times
 
 

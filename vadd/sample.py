@@ -11,8 +11,14 @@ Which z a step sees is only a matter of which random stream answers:
     fresh    a stream for each row and step                       Algorithm 2
     fixed    a stream for each row, read again in every step      the consistency sampler, VADD-CS
     shared   a stream for each step, the same for all rows        a control
+    zero     none: the prior's mean                               a control: no latent
+    mean     a stream for each row and step, read K times, the probabilities averaged
+
+The last draws a step's tokens from their marginals E_z μ_θ^i (with K = 64 nearly so): what the latent knows of single
+tokens stays, how it couples them is gone.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -20,14 +26,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Prior
+from vadd.latent import Draw, Mode, Prior
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
 from vadd.schedule import time_grid
 
 __all__ = ["LATENTS", "ancestral", "answer", "categorical", "sample"]
 
-LATENTS = ("fresh", "fixed", "shared")
+LATENTS = ("fresh", "fixed", "shared", "mean", "zero")
+AVERAGED = 64  # draws of z that "mean" latents average
 
 
 def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -46,23 +53,35 @@ def ancestral(
     s: Float[Tensor, " B"],
     *,
     draw: Draw | None = None,
+    average: int = 1,
     generator=None,
 ) -> Int[Tensor, "B *D"]:
-    """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s."""
+    """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s.
+
+    `average` > 1: from the mean of μ_θ over that many z, which draws the tokens independently.
+    """
     draw = Prior(generator) if draw is None else draw
     revealed = model.masking.reveal_set(x_t, t, s, generator)
     u = uniform(generator, tuple(x_t.shape), x_t.device)[revealed]
     rows = revealed.flatten(1).any(1).nonzero().squeeze(1)
     if not len(rows):
         return x_t
-    logits = model.logits(x_t[rows], t[rows], draw.rows(rows), at=revealed[rows])  # (N, V)
+    draw = draw.rows(rows)
+    calls = (model.logits(x_t[rows], t[rows], draw, at=revealed[rows]) for _ in range(average))  # each (N, V)
+    logits = functools.reduce(torch.logaddexp, map(log_softmax, calls)) if average > 1 else next(calls)
     return x_t.masked_scatter(revealed, categorical(logits, u))
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits.double(), dim=-1)
 
 
 def answer(latents: str, streams: Streams, step: int) -> Draw:
     """Who answers the draws of a step under a named choice of latents; `streams` are the rows' own."""
-    if latents == "fresh":
+    if latents in ("fresh", "mean"):
         return Prior(streams.fork(step))
+    if latents == "zero":
+        return Mode()
     if latents == "fixed":
         return Prior(streams.fork(0))
     if latents == "shared":
@@ -92,7 +111,7 @@ def sample(
     Args:
         step: one step of the sampler, with the signature of `ancestral`.
         grid: "uniform" or "cosine", see `time_grid`.
-        latents: "fresh", "fixed" or "shared".
+        latents: "fresh", "fixed", "shared", "mean" or "zero".
         given: (num, *D) tokens to keep, -1 where the model shall fill in; they come back unchanged.
         callback: called after each step of each batch with the index of the step and x_s (B, *D).
 
@@ -110,6 +129,8 @@ def sample(
     states = Streams.spawn(num, generator, model.device)
     if latents == "shared":
         states = states.shared()
+    if latents == "mean" and model.has_latents:
+        step = functools.partial(step, average=AVERAGED)
     finished = []
     for first in range(0, num, batch or num):
         rows = slice(first, first + (batch or num))

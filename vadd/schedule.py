@@ -31,9 +31,11 @@ __all__ = ["Cosine", "Geometric", "Linear", "Polynomial", "Schedule", "time_grid
 
 
 class Schedule(Protocol):
-    """Two functions of time, elementwise, any shape: `alpha` in [0, 1] and `weight` = -α'/(1-α) > 0."""
+    """Elementwise, any shape: `alpha` in [0, 1] of t, its inverse `time`, and `weight` = -α'/(1-α) > 0."""
 
     def alpha(self, t: Tensor) -> Tensor: ...
+
+    def time(self, alpha: Tensor) -> Tensor: ...
 
     def weight(self, t: Tensor) -> Tensor: ...
 
@@ -45,6 +47,9 @@ class Linear:
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
 
+    def time(self, alpha: Tensor) -> Tensor:
+        return 1 - alpha
+
     def weight(self, t: Tensor) -> Tensor:
         return 1 / t
 
@@ -55,6 +60,9 @@ class Cosine:
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - torch.sin(math.pi / 2 * t)  # cos(π/2 - y) = sin y, and exactly 0 masked at t = 0
+
+    def time(self, alpha: Tensor) -> Tensor:
+        return 2 / math.pi * torch.asin(1 - alpha)
 
     def weight(self, t: Tensor) -> Tensor:
         return math.pi / 2 * torch.tan(math.pi / 2 * (1 - t))
@@ -72,6 +80,9 @@ class Polynomial:
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t**self.power
+
+    def time(self, alpha: Tensor) -> Tensor:
+        return (1 - alpha) ** (1 / self.power)
 
     def weight(self, t: Tensor) -> Tensor:
         return self.power / t
@@ -91,6 +102,10 @@ class Geometric:
     def alpha(self, t: Tensor) -> Tensor:
         # expm1 keeps 1 - α near t = 0 and α near t = 1 accurate and exact at the ends.
         return torch.expm1(self.high - self._sigma(t)) / math.expm1(self.high - self.low)
+
+    def time(self, alpha: Tensor) -> Tensor:
+        sigma = self.high - torch.log1p(alpha * math.expm1(self.high - self.low))
+        return torch.log(sigma / self.low) / math.log(self.high / self.low)
 
     def weight(self, t: Tensor) -> Tensor:
         sigma = self._sigma(t)

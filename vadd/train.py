@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vadd import build
+from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
 from vadd.likelihood import nelbo
 from vadd.masking import stratified_times
-from vadd.objective import delbo, kl_weight, persistent
+from vadd.objective import delbo, iw_delbo, kl_weight, persistent
 from vadd.run import Run, atomic
 
 __all__ = ["Batches", "fit"]
@@ -94,15 +95,18 @@ class Training(lightning.LightningModule):
         seed_dropout(seed_of(seed, NOISE, step, 1 + self.global_rank, 1), self.device)
         warmup = round(of.kl_warmup * self.experiment.train.steps)
         weight = kl_weight(step, warmup, cycles=of.kl_cycles)
-        options = {"kl_weight": weight, "free_bits": of.free_bits, "generator": noise}
+        options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         if of.kind == "persistent":
             T = torch.tensor(PERSISTENT_STEPS, device=self.device)
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
-            loss, terms = persistent(self.model, x, i / T, (i - 1) / T, T, **options)
+            loss, terms = persistent(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
+        elif of.particles > 1:
+            loss, terms = iw_delbo(self.model, x, stratified_times(len(x), shared, **place), of.particles, **options)
         else:
-            loss, terms = delbo(self.model, x, stratified_times(len(x), shared, **place), **options)
+            t = stratified_times(len(x), shared, **place)
+            loss, terms = delbo(self.model, x, t, free_bits=of.free_bits, **options)
         loss = loss.mean()
         if not torch.isfinite(loss):
             raise InputError(
@@ -115,14 +119,29 @@ class Training(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's EMA callback has put the averaged weights in place: these are what will be saved."""
-        few, seed = torch.from_numpy(self.held_out).long(), seed_of(self.experiment.seed, VALIDATION)
+        few, seed = torch.from_numpy(self.held_out).long().to(self.device), seed_of(self.experiment.seed, VALIDATION)
         latents = "fixed" if self.experiment.objective.kind == "persistent" else "fresh"
         values = {}
         for steps in (1, 16):
             costs = nelbo(self.model, few, steps, latents=latents, generator=torch.Generator().manual_seed(seed))
             values[f"nelbo_{steps}"] = costs.mean().item()
+        if self.model.has_latents:
+            values |= self.use_of_the_latent(few, torch.Generator().manual_seed(seed))
         self.log_line("valid", values)
-        self.log_dict(values, rank_zero_only=True)
+        self.log_dict({name: v for name, v in values.items() if not isinstance(v, list)}, rank_zero_only=True)
+
+    def use_of_the_latent(self, x: torch.Tensor, generator: torch.Generator) -> dict:
+        """`vadd.diagnostics` by bucket of t, `_t25` up to `_t100`; a warning when λ is 1 and the latent says nothing."""
+        values = {}
+        for bucket, found in usage(self.model, x[:64], generator=generator).items():
+            values |= {f"{name}_t{100 * bucket:.0f}": value for name, value in found.items()}
+        posterior = encoded(self.model, x)
+        values["active_units"] = active_units(posterior)
+        warning = unused(values["active_units"], posterior.kl.mean().item())
+        of = self.experiment
+        if warning and self.global_step >= of.objective.kl_warmup * of.train.steps and self.trainer.is_global_zero:
+            print(f"step {self.global_step}: warning: {warning}", file=sys.stderr, flush=True)
+        return values
 
     def validation_step(self, *_) -> None:
         """All of it happens in `on_validation_epoch_start`."""

@@ -98,6 +98,8 @@ class MLPRecognition(nn.Module):
         self.features = width
         length = math.prod(shape)
         self.embed = nn.Embedding(vocab_size + 1, embedding)
+        with torch.no_grad():
+            self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.embed_mask = nn.Parameter(0.02 * torch.randn(length, embedding))
         self.trunk = Trunk(length, width=width, blocks=blocks, embedding=embedding, condition=0, dropout=dropout)
 
