@@ -19,7 +19,7 @@ from pydantic import Field
 
 from vadd import __version__, build
 from vadd.arguments import call, columns
-from vadd.config import Experiment
+from vadd.config import Experiment, Latents
 from vadd.errors import InputError
 from vadd.overrides import override
 from vadd.recipes import METHODS, RECIPES, with_method
@@ -35,8 +35,8 @@ Steps = Annotated[int, Field(ge=1, description="network calls for a sample")]
 StepsList = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, description="numbers of sampling steps")]
 Methods = Annotated[tuple[str, ...], Field(title="METHOD", min_length=1, description="names of methods")]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
+Proposal = Literal["recognition", "step", "mixture", "step-mixture"]
 Out = Annotated[Path, Field(title="FILE", description=".npy .csv .png .txt .jsonl, as suits the data; default: a look")]
-Latents = Literal["fresh", "fixed", "shared"]
 
 
 def recipes(*, json: Annotated[bool, Field(description="everything, for programs")] = False) -> None:
@@ -96,7 +96,9 @@ def sample(
     *,
     num: Annotated[int, Field(ge=1, description="number of samples")],
     steps: Steps,
-    latents: Annotated[Latents | None, Field(description="z a step, a sample, or a batch; default: the run's")] = None,
+    latents: Annotated[
+        Latents | None, Field(description="z a step, sample, batch; or a control")
+    ] = None,
     seed: Seed = 0,
     out: Out | None = None,
 ) -> None:
@@ -130,6 +132,8 @@ def evaluate(
     steps: StepsList | None = None,
     num: Annotated[int | None, Field(ge=2, description="samples for each number of steps; default: the run's")] = None,
     particles: Annotated[int | None, Field(ge=1, description="importance samples of the likelihood bound")] = None,
+    proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
+    controls: Annotated[bool, Field(description="the samples under every choice of latents as well")] = False,
     paper_delbo: Annotated[bool, Field(description="the paper's objective as well, which bounds nothing")] = False,
 ) -> None:
     """Measure a finished run and write evaluation.json in it."""
@@ -137,8 +141,13 @@ def evaluate(
     from vadd.evaluate import evaluate as measured
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
-    result = measured(of, steps=steps, num=num, particles=particles, paper_delbo=of_paper)
+    asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
+    result = measured(of, **asked, paper_delbo=of_paper)
     print(measurements(result))
+    if controls:
+        print(f"\nsamples by latents\n{of_controls(result)}\n")
+    if warning := result.get("collapse", {}).get("warning"):
+        print(f"warning: {warning}", file=sys.stderr)
     if paper_delbo:
         paper = result["paper_delbo"]
         print(f"paper's DELBO   {paper['mean']:.4g} ± {paper['se']:.2g}, K = {paper['particles']}: {paper['note']}")
@@ -149,7 +158,7 @@ def compare(
     recipe: Recipe,
     *,
     methods: Methods = ("vadd", "mdm", "mdm-matched"),
-    seeds: Annotated[int, Field(ge=1, description="runs of each method")] = 3,
+    seeds: Annotated[int, Field(ge=1, description="runs of each method")] = 5,
     steps: StepsList | None = None,
     out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
     jobs: Annotated[int | None, Field(ge=1, description="runs at a time; default one a core")] = None,
@@ -262,11 +271,33 @@ def reason(error: OSError) -> str:
 
 def measurements(result: dict) -> str:
     """The table of `evaluation.json`: a row a measure, a column a number of steps, and last the floor."""
-    shown = {T: of | {"nelbo": of["nelbo"]["mean"], "nelbo_se": of["nelbo"]["se"]} for T, of in result["steps"].items()}
+    bounds = {T: of["nelbo"] for T, of in result["steps"].items()} | {"∞": result["nelbo_infinity"]}
+    shown = {T: {"nelbo": of["mean"], "nelbo_se": of["se"], "ess": of.get("ess")} for T, of in bounds.items()}
+    for T, of in result["steps"].items():
+        shown[T] |= {name: value["mean"] if isinstance(value, dict) else value for name, value in of.items()}
+    if result["ideal_mdm"]:
+        for T, nats in result["ideal_mdm"].items():
+            shown[T]["nelbo_ideal_mdm"] = nats
     shown["floor"] = {"nelbo": result["entropy"], **result["floor"]}
     names = sorted({name: None for of in shown.values() for name in of}, key=lambda name: not name.startswith("nelbo"))
     rows = [["" if of.get(name) is None else f"{of[name]:.4g}" for of in shown.values()] for name in names]
-    table = [["steps", *shown], *([name, *row] for name, row in zip(names, rows, strict=True))]
+    return aligned([["steps", *shown], *([name, *row] for name, row in zip(names, rows, strict=True))])
+
+
+def of_controls(result: dict) -> str:
+    """The main distance of the samples under each choice of latents: a row a choice, a column a number of steps."""
+    first = next(iter(next(iter(result["controls"].values())).values()))
+    rows = []
+    for name in [n for n in ("js", "feature_distance", "pairwise_error", "mi_error") if n in first]:
+        rows += [[name, *result["steps"]]]
+        rows += [
+            [f"  {latents}", *(f"{found[name]:.4g}" for found in by_steps.values())]
+            for latents, by_steps in result["controls"].items()
+        ]
+    return aligned(rows)
+
+
+def aligned(table: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 

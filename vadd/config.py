@@ -131,9 +131,12 @@ class Train(Frozen):
     checkpoint_every: int = Field(1000, ge=1)
 
 
+Latents = Literal["fresh", "fixed", "shared", "mean", "zero"]
+
+
 class Sampling(Frozen):
     grid: Literal["uniform", "cosine"] = "uniform"
-    latents: Literal["fresh", "fixed", "shared"] = Field("fresh", description="z a step, a sample, or a batch")
+    latents: Latents = Field("fresh", description="z a step, a sample, or a batch; controls: averaged away, or zero")
 
 
 class Evaluation(Frozen):
@@ -141,6 +144,9 @@ class Evaluation(Frozen):
     num: int = Field(100_000, ge=2, description="samples drawn for each number of steps")
     held_out: int = Field(2000, ge=2, description="held-out examples for the likelihood")
     particles: int = Field(16, ge=1, description="importance samples K of the likelihood")
+    proposal: Literal["recognition", "step", "mixture", "step-mixture"] = Field(
+        "mixture", description="where they come from; any gives a bound, this one was the tightest (docs/likelihood.md)"
+    )
     batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
 
 

@@ -3,6 +3,8 @@
 Every distance stands beside its floor: the same distance between true data and true data, of the same sizes.
 """
 
+import itertools
+import math
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -11,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from vadd import build, metrics
+from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
-from vadd.latent import Posterior
-from vadd.likelihood import nelbo
+from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
 from vadd.run import Run, atomic, preview, write_samples
-from vadd.sample import sample
+from vadd.sample import LATENTS, sample
+from vadd.schedule import time_grid
 
 __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
 
@@ -28,11 +31,13 @@ BETTER = {
     "feature_distance": "lower",
     "pairwise_error": "lower",
     "marginal_error": "lower",
+    "mi_error": "lower",
     "precision": "higher",
     "recall": "higher",
     "density": "higher",
     "coverage": "higher",
 }
+PAIRED = 20_000  # rows that enter mutual informations
 NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
 
 
@@ -107,12 +112,12 @@ def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[s
     rows = torch.from_numpy(np.asarray(x, dtype=np.int64)).to(model.device)
     means, stds = [], []
     for part in rows.split(run.experiment.evaluation.batch):
-        posterior = of_everything(model, part)
+        posterior = encoded(model, part, generator=seeded(0))
         means.append(torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1))
         stds.append(torch.cat([r.log_std.exp().flatten(1) for r in posterior.approximations], 1))
-    encoded = {"mean": torch.cat(means).cpu().numpy(), "std": torch.cat(stds).cpu().numpy(), "x": np.asarray(x)}
+    arrays = {"mean": torch.cat(means).cpu().numpy(), "std": torch.cat(stds).cpu().numpy(), "x": np.asarray(x)}
     labels = source.labels(split) if input is None else None
-    return encoded if labels is None else {**encoded, "labels": labels}
+    return arrays if labels is None else {**arrays, "labels": labels}
 
 
 class Judge:
@@ -134,9 +139,10 @@ class Judge:
         source, V = self.source, self.source.vocab_size
         if self.table is not None:
             p = metrics.histogram(x, V)
-            return {"js": metrics.jensen_shannon(self.table, p), "tv": metrics.total_variation(self.table, p)}
+            found = {"js": metrics.jensen_shannon(self.table, p), "tv": metrics.total_variation(self.table, p)}
+            return found | self.mi_error(x)
         x = x[: self.num]
-        found = {"marginal_error": metrics.marginal_error(x, self.test, V)}
+        found = {"marginal_error": metrics.marginal_error(x, self.test, V)} | self.mi_error(x)
         if np.prod(source.shape) > 1:
             found["pairwise_error"] = metrics.pairwise_error(x, self.test, V)
         real, fake = (metrics.features(a[:NEIGHBOURS], V, source.ordered) for a in (self.test, x))
@@ -151,12 +157,22 @@ class Judge:
         features = self.classifier.features
         return metrics.frechet_distance(features(self.train), features(x[: min(self.num, len(self.held_out))]))
 
+    def mi_error(self, x: np.ndarray) -> dict[str, float]:
+        """Error of the mutual information of pairs of positions, between as many samples as held-out or training data
+        (plug-in estimates of unequal numbers are biased unequally)."""
+        if not 2 <= np.prod(self.source.shape) <= 64:
+            return {}
+        data = self.test if self.table is None else self.train
+        n = min(len(x), len(data), PAIRED)
+        return {"mi_error": metrics.pairwise_mi_error(x[:n], data[:n], self.source.vocab_size)}
+
     def floor(self) -> dict[str, float]:
         """The same measures on true data in place of samples."""
         if self.table is not None:
             rng = np.random.default_rng([self.num])
             measures = {"js": metrics.jensen_shannon, "tv": metrics.total_variation}
-            return {name: metrics.sampling_floor(self.table, self.num, m, rng) for name, m in measures.items()}
+            floor = {name: metrics.sampling_floor(self.table, self.num, m, rng) for name, m in measures.items()}
+            return floor | self.mi_error(self.train[::-1][: self.num])
         floor = self(np.random.default_rng(0).permutation(self.train)[: self.num])
         if self.classifier is not None:
             floor["feature_distance"] = self.feature_distance(self.held_out)
@@ -169,24 +185,37 @@ def evaluate(
     steps: Iterable[int] | None = None,
     num: int | None = None,
     particles: int | None = None,
+    proposal: str | None = None,
+    controls: bool = False,
     paper_delbo: int | None = None,
     progress: bool = True,
 ) -> dict:
-    """Measure a run, write `evaluation.json` and the samples it was measured on, and return what was written."""
+    """Measure a run, write `evaluation.json`, `likelihoods.npz` and the samples it was measured on, and return the first.
+
+    `controls`: also the measures of samples under each other choice of latents. `paper_delbo`: the particles of the
+    paper's number, None for none.
+    """
     model, source = load(run)
     of = run.experiment
     steps = sorted(set(of.evaluation.steps if steps is None else steps))
     num = of.evaluation.num if num is None else num
     particles = of.evaluation.particles if particles is None else particles
-    options = {"grid": of.sampling.grid, "latents": of.sampling.latents, "batch": of.evaluation.batch}
+    proposal = proposal or of.evaluation.proposal
+    options = {"latents": of.sampling.latents, "grid": of.sampling.grid, "batch": of.evaluation.batch}
     judge = Judge(source, num)
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
+    each: dict[str, np.ndarray] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):
         drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
-        measured[str(T)] = {"nelbo": bound(model, test, T, particles, options, of.seed), **judge(drawn)}
+        measured[str(T)], costs = likelihood(model, test, T, particles, proposal, options, of.seed)
+        measured[str(T)] |= judge(drawn)
+        if costs is not None:
+            each[str(T)] = costs
+    with atomic(run.likelihoods) as path:
+        np.savez(path, **each)
     result = {
         "recipe": of.recipe,
         "method": of.method,
@@ -194,25 +223,59 @@ def evaluate(
         "parameters": model.parameter_counts(),
         "units": "nats per example",
         "entropy": source.entropy,
+        "ideal_mdm": ideal_mdm(source, model, steps, of.sampling.grid),
         "floor": judge.floor(),
-        "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, **options},
+        "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
+        | options,
         "used": {"samples": judge.num, "held_out": len(test)},
         "steps": measured,
+        "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
     }
     if model.has_latents:
         result["collapse"] = collapse(model, test[:1000])
+    if controls:
+        result["controls"] = controlled(model, judge, steps, num, options, of.seed)
     if paper_delbo is not None:
         result["paper_delbo"] = delbo_of_the_paper(model, test, paper_delbo, of, source.entropy)
     run.write_json(run.evaluation, result)
     return result
 
 
-def bound(model, x, steps: int, particles: int, options: dict, seed: int) -> dict:
-    """nelbo with its standard error over examples; shared latents have no likelihood, so none is given for them."""
+def likelihood(
+    model, x, steps: float, particles: int, proposal: str, options: dict, seed: int
+) -> tuple[dict, np.ndarray | None]:
+    """nelbo with its standard error over examples and its effective sample size, the total correlation that the steps
+    carry, and the bound of each example; shared latents have no likelihood, so none is given for them."""
     if options["latents"] == "shared":
-        return {"mean": None, "se": None, "particles": particles}
-    costs = nelbo(model, x, steps, particles=particles, generator=seeded(seed, 2, steps), **options)
-    return {**mean_and_error(costs), "particles": particles}
+        return {"nelbo": {"mean": None, "se": None, "particles": particles}}, None
+    key = 0 if steps == math.inf else steps
+    found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **options)
+    told = {"nelbo": {**mean_and_error(found.nelbo), "particles": particles, "ess": found.ess.mean().item()}}
+    if model.has_latents and options["latents"] == "fresh":
+        told["total_correlation"] = mean_and_error(found.without_coupling - found.nelbo)
+    return told, found.nelbo.cpu().numpy()
+
+
+def ideal_mdm(source, model, steps: Iterable[int], grid: str) -> dict[str, float] | None:
+    """nelbo(T) of a perfect masked diffusion: Σ_k (α_{t_{k-1}} - α_{t_k}) Σ_i E H(x_i | x_{t_k}); None if not known."""
+    if source.token_entropy(0.0) is None:
+        return None
+    costs = {}
+    for T in steps:
+        alpha = model.masking.schedule.alpha(time_grid(T, grid)).tolist()
+        costs[str(T)] = sum((s - t) * source.token_entropy(t) for t, s in itertools.pairwise(alpha))
+    return costs
+
+
+def controlled(model, judge: "Judge", steps: Iterable[int], num: int, options: dict, seed: int) -> dict[str, dict]:
+    """The measures of samples under every choice of latents, the same weights and random numbers: {latents: {T: ...}}."""
+    found: dict[str, dict] = {}
+    for latents in LATENTS:
+        found[latents] = {}
+        for T in steps:
+            drawn = sample(model, num, T, generator=seeded(seed, 1, T), **options | {"latents": latents})
+            found[latents][str(T)] = judge(drawn.cpu().numpy())
+    return found
 
 
 def mean_and_error(values: torch.Tensor) -> dict[str, float | None]:
@@ -221,25 +284,25 @@ def mean_and_error(values: torch.Tensor) -> dict[str, float | None]:
     return {"mean": values.mean().item(), "se": se}
 
 
-def of_everything(model: MaskedDiffusion, x: torch.Tensor) -> Posterior:
-    """r_φ(z | x, everything masked), after the denoiser has asked it at its first state, all masks."""
-    masked = torch.ones_like(x, dtype=torch.bool)
-    t = torch.ones(len(x), dtype=torch.float64, device=x.device)
-    posterior = model.posterior(x, masked, t, seeded(0))
-    model.logits(model.masking.hide(x, masked), t, posterior)
-    return posterior
-
-
-@torch.no_grad()
 def collapse(model: MaskedDiffusion, x: torch.Tensor) -> dict:
-    """Whether z is used, with everything masked: KL in nats an example, and the units whose posterior mean moves with x
-    (variance over examples above 0.01; Burda et al. 2016)."""
-    posterior = of_everything(model, x)
-    means = torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1)
+    """Whether z is used (`vadd.diagnostics`): with everything masked, and by bucket of t; and the aggregate posterior
+    against the prior."""
+    posterior = encoded(model, x, generator=seeded(0))
+    each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1)
+    z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
+    active, kl = active_units(posterior), posterior.kl.mean().item()
+    by_t = usage(model, x[:200], completions=31, generator=seeded(1))
+    prior = torch.randn(z.shape, generator=seeded(2))
     return {
-        "kl": posterior.kl.mean().item(),
-        "active_units": int((means.var(0) > 0.01).sum()),
-        "units": means.shape[1],
+        "kl": kl,
+        "kl_each": each.mean(0).tolist(),
+        "active_units": active,
+        "units": each.shape[1],
+        "kl_by_t": {f"{bucket:g}": found["kl"] for bucket, found in by_t.items()},
+        "mutual_information": {f"{bucket:g}": found["mutual_information"] for bucket, found in by_t.items()},
+        "mutual_information_note": "lower bound in expectation if completions follow the data; at most log 32 = 3.47 nats",
+        "prior_gap": metrics.energy_test(z.cpu().numpy(), prior.numpy(), np.random.default_rng(0)),
+        "warning": unused(active, kl),
     }
 
 

@@ -6,6 +6,7 @@
     checkpoints/       what `--resume` continues from
     model.safetensors  the averaged weights; written last, so that it says that the run is finished
     evaluation.json    what was measured
+    likelihoods.npz    the bound of every held-out example, an array for each number of steps
     samples/           what it was measured on
 
 A process may be killed and a disk may be full at any moment. So whatever is written whole is written aside and put in
@@ -129,6 +130,10 @@ class Run:
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def likelihoods(self) -> Path:
+        return self.path / "likelihoods.npz"
 
     @property
     def samples(self) -> Path:

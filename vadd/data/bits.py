@@ -30,6 +30,11 @@ def require_length(length: int, least: int) -> None:
         raise InputError(f"length must be at least {least}, got {length}")
 
 
+def bit_entropy(p: float) -> float:
+    """-p log p - (1-p) log(1-p), nats."""
+    return -sum(q * math.log(q) for q in (p, 1 - p) if 0 < q < 1)
+
+
 class Bits(ABC):
     """What the three have in common: all but the law."""
 
@@ -40,6 +45,10 @@ class Bits(ABC):
     @property
     @abstractmethod
     def entropy(self) -> float: ...
+
+    @abstractmethod
+    def token_entropy(self, alpha: float) -> float:
+        """Σ_i E H(x_i | the other bits that are visible, each with probability alpha), nats."""
 
     @abstractmethod
     def draw(self, num: int, rng: np.random.Generator) -> np.ndarray:
@@ -101,6 +110,9 @@ class Coins(Bits):
     def entropy(self) -> float:
         return math.log(2)
 
+    def token_entropy(self, alpha):
+        return self.length * (1 - alpha) ** (self.length - 1) * math.log(2)  # one visible bit tells all
+
     def draw(self, num, rng):
         return rng.integers(2, size=(num, 1), dtype=np.uint8).repeat(self.length, axis=1)
 
@@ -121,6 +133,9 @@ class Parity(Bits):
     @property
     def entropy(self) -> float:
         return (self.length - 1) * math.log(2)
+
+    def token_entropy(self, alpha):
+        return self.length * (1 - alpha ** (self.length - 1)) * math.log(2)  # only all the others tell
 
     def draw(self, num, rng):
         free = rng.integers(2, size=(num, self.length - 1), dtype=np.uint8)
@@ -152,6 +167,27 @@ class Ising(Bits):
         a = 2 * abs(self.coupling)
         bond = math.log1p(math.exp(-a)) + a * math.exp(-a) / (1 + math.exp(-a))
         return math.log(2) + (self.length - 1) * bond
+
+    def token_entropy(self, alpha):
+        # Of the visible spins only the nearest on either side matter. At distances a and b, with c = tanh J,
+        # P(s_i | s_l, s_r) = (1 + c^a s_i s_l) (1 + c^b s_i s_r) / 2(1 + c^(a+b) s_l s_r), where a spin that is not there
+        # has c^a = 0.
+        def sides(spins: int) -> list[tuple[float, float]]:
+            """(probability, correlation) of the nearest visible spin among so many on one side."""
+            near = [(alpha * (1 - alpha) ** (k - 1), math.tanh(self.coupling) ** k) for k in range(1, spins + 1)]
+            return [*near, ((1 - alpha) ** spins, 0.0)]
+
+        total = 0.0
+        for i in range(self.length):
+            for p, left in sides(i):
+                for q, right in sides(self.length - 1 - i):
+                    together = left * right
+                    for sign in (1, -1):  # of s_l s_r; given it, s_i = s_l has probability `up`
+                        up = (
+                            (1 + left) * (1 + sign * right) / (2 * (1 + sign * together)) if sign * together > -1 else 0
+                        )
+                        total += p * q * (1 + sign * together) / 2 * bit_entropy(up)
+        return total
 
     def draw(self, num, rng):
         differs = 1 / (1 + math.exp(min(2 * self.coupling, 700.0)))

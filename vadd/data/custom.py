@@ -81,6 +81,9 @@ class Array:
     def table(self) -> None:
         """None: the law is not known."""
 
+    def token_entropy(self, alpha: float) -> None:
+        """None: the law is not known."""
+
     def show(self, x: np.ndarray) -> Rows:
         """One row an example, its tokens in C order under x0, x1, ... or x0_0, x0_1, ..."""
         columns = tuple("x" + "_".join(map(str, index)) for index in np.ndindex(*self.shape))
@@ -144,6 +147,9 @@ class Csv:
         split_index(name)
 
     def table(self) -> None:
+        """None: the law is not known."""
+
+    def token_entropy(self, alpha: float) -> None:
         """None: the law is not known."""
 
     def show(self, x: np.ndarray) -> Rows:
@@ -276,6 +282,9 @@ class Text:
         split_index(name)
 
     def table(self) -> None:
+        """None: the law is not known."""
+
+    def token_entropy(self, alpha: float) -> None:
         """None: the law is not known."""
 
     def show(self, x: np.ndarray) -> Lines:

@@ -59,6 +59,9 @@ class Digits:
     def table(self) -> None:
         """None: the law is not known."""
 
+    def token_entropy(self, alpha: float) -> None:
+        """None: the law is not known."""
+
     def show(self, x: np.ndarray) -> Picture:
         """A nearly square grid, row by row, dark ink on light paper."""
         x = np.asarray(x, dtype=np.int64)

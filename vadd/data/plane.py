@@ -77,6 +77,13 @@ class Plane:
     def table(self) -> np.ndarray:
         return self.probabilities.copy()
 
+    def token_entropy(self, alpha: float) -> float:
+        def nats(p: np.ndarray) -> float:
+            return float(-np.sum(p[p > 0] * np.log(p[p > 0])))
+
+        alone = nats(self.probabilities.sum(0)) + nats(self.probabilities.sum(1))
+        return (1 - alpha) * alone + alpha * (2 * self.entropy - alone)  # H(x | y) = H(x, y) - H(y)
+
     def show(self, x: np.ndarray) -> Picture:
         """The histogram, origin at the lower left. The scale is the law's and not the sample's, so pictures of one
         source can be compared: cells at the law's largest probability are bright, beyond 4/3 of it all look alike."""

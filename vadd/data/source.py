@@ -81,6 +81,13 @@ class Source(Protocol):
         """float64 (V,) * L: the exact probability of every example, where known and no more than 2^20 cells."""
         ...
 
+    def token_entropy(self, alpha: float) -> float | None:
+        """Σ_i E H(x_i | the other tokens that are visible, each with probability alpha), nats; None if not known.
+
+        What a perfect masked diffusion pays for its tokens if all are revealed in one state at α_t = alpha.
+        """
+        ...
+
     def show(self, x: np.ndarray) -> Picture | Lines | Rows:
         """Integers (N, *shape) as a person sees them."""
         ...

@@ -4,7 +4,8 @@
     statistics   marginals and pairs, for any categorical data
     neighbours   precision, recall, density, coverage, on points
     frechet      the Fréchet distance, on features; a small classifier that makes them
-    summary      several seeds: means with standard errors, paired differences
+    two_sample   whether two clouds of points have one law
+    summary      several seeds: means with standard errors, differences paired by seed or by example
 
 Distances from samples are biased upwards: read each beside its floor, which is the same function with real data in
 place of the samples (`sampling_floor` where the law is known). Information is in nats.
@@ -14,21 +15,25 @@ from vadd.metrics.divergence import entropy, histogram, jensen_shannon, sampling
 from vadd.metrics.frechet import Classifier, digit_features, frechet_distance, train_classifier
 from vadd.metrics.neighbours import features, neighbours
 from vadd.metrics.statistics import marginal_error, mutual_information, pairwise_error, pairwise_mi_error
-from vadd.metrics.summary import mean_and_error, paired_difference
+from vadd.metrics.summary import least_p, mean_and_error, paired_difference, paired_examples
+from vadd.metrics.two_sample import energy_test
 
 __all__ = [
     "Classifier",
     "digit_features",
+    "energy_test",
     "entropy",
     "features",
     "frechet_distance",
     "histogram",
     "jensen_shannon",
+    "least_p",
     "marginal_error",
     "mean_and_error",
     "mutual_information",
     "neighbours",
     "paired_difference",
+    "paired_examples",
     "pairwise_error",
     "pairwise_mi_error",
     "sampling_floor",

@@ -27,7 +27,7 @@ def plane(name: str, what: str, reached: str = "not measured yet") -> Experiment
         network=MLP(width=160, blocks=4, embedding=32),
         objective=Objective(kl_warmup=2 / 3),
         train=Train(steps=6000, batch=1024, lr=4e-3),
-        evaluation=Evaluation(held_out=4000, particles=64),
+        evaluation=Evaluation(steps=(1, 2, 5, 10, 20, 50), held_out=4000, particles=64),
     )
 
 
@@ -76,7 +76,7 @@ def bits(
         latent=Latent(dim=latent),
         network=MLP(width=width, blocks=2),
         train=Train(steps=train, batch=256, validate_every=500, checkpoint_every=500),
-        evaluation=Evaluation(steps=steps, num=20_000),
+        evaluation=Evaluation(steps=steps, num=20_000, particles=64),
     )
 
 

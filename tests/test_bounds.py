@@ -1,0 +1,244 @@
+"""Every bound of METHOD section 4 against enumeration: two and three tokens, random and trained networks.
+
+The truth is `exact_nll`, which sums over masks and integrates over z by quadrature (it is itself held against the
+sampler in test_identities). Between it and an estimate stands the expected cost over all paths, summed here by brute
+force: a token is revealed in step k with probability α_{t_{k-1}} - α_{t_k}.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import everything, generator, small_model
+
+from vadd import Cosine, InputError, Linear, MaskedDiffusion, Masking, Replay, exact_nll, nelbo, stratified_times
+from vadd.likelihood import PROPOSALS, bound, quadrature
+from vadd.nn.mlp import MLPDenoiser, MLPRecognition
+from vadd.objective import delbo, importance_weighted, kl_weight
+from vadd.schedule import time_grid
+
+TABLE = torch.full((3, 3), 0.04 / 6).double().fill_diagonal_(0.32)  # two tokens that nearly always agree
+NODES = 150  # of the quadrature over z
+ENTROPY = -(TABLE * TABLE.log()).sum().item()
+
+
+def trained() -> MaskedDiffusion:
+    """A VADD of one latent dimension, trained as in the paper on TABLE."""
+    size = {"width": 32, "blocks": 1, "embedding": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        networks = MLPDenoiser((2,), 3, 1, **size), MLPRecognition((2,), 3, **size)
+        model = MaskedDiffusion((2,), Masking(3), *networks)
+    optimizer, noise = torch.optim.Adam(model.parameters(), 5e-3), generator()
+    for step in range(900):
+        cell = torch.multinomial(TABLE.flatten(), 128, replacement=True, generator=noise)
+        x = torch.stack([cell // 3, cell % 3], 1)
+        loss, _ = delbo(model, x, stratified_times(128, noise), kl_weight=kl_weight(step, 700), generator=noise)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, MaskedDiffusion]:
+    torch.set_num_threads(1)
+    linear = trained()
+    cosine = MaskedDiffusion((2,), Masking(3, Cosine()), linear.denoiser, linear.recognition).eval()
+    cosine.heads = linear.heads
+    return {
+        "two tokens": small_model((2,), 6, 1, scale=1.0),
+        "two tokens, cosine": small_model((2,), 6, 1, schedule=Cosine(), scale=1.0, seed=1),
+        "three tokens": small_model((3,), 3, 1, scale=1.0, seed=2),
+        "three tokens, cosine": small_model((3,), 3, 1, schedule=Cosine(), scale=1.0, seed=3),
+        "trained": linear,
+        "trained, cosine": cosine,
+    }
+
+
+NAMES = ["two tokens", "two tokens, cosine", "three tokens", "three tokens, cosine", "trained", "trained, cosine"]
+
+
+@torch.no_grad()
+def log_tokens(model, x, masked, t: float, z) -> torch.Tensor:
+    """log μ^i(x_t, z, t)[x^i] for all z (n, 1): (B, n, L)."""
+    rows = model.masking.hide(x, masked.expand_as(x)).repeat_interleave(len(z), 0)
+    time = torch.full((len(rows),), t, dtype=torch.float64)
+    log_mu = model.logits(rows, time, Replay(z.repeat(len(x), 1))).double().log_softmax(-1)
+    return log_mu.gather(-1, x.repeat_interleave(len(z), 0)[..., None]).view(len(x), len(z), -1)
+
+
+def over_paths(model, x, steps: int, latents: str) -> torch.Tensor:
+    """The bound with perfect integrals, in expectation over paths, by summing over all of them: (B,)."""
+    times = time_grid(steps)
+    alpha = model.masking.schedule.alpha(times)
+    z, w = quadrature(1, NODES)
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for path in itertools.product(range(steps), repeat=x.shape[1]):  # the step that reveals each token
+        at = torch.tensor(path)
+        probability = (alpha[at + 1] - alpha[at]).prod()
+        costs, joint = torch.zeros(len(x)).double(), torch.zeros(len(x), len(z)).double()
+        for k in set(path):
+            log_mu = log_tokens(model, x, at >= k, times[k].item(), z)[..., at == k]  # (B, n, |U|)
+            joint += log_mu.sum(2)
+            if latents == "fresh":
+                costs -= torch.logsumexp(log_mu.sum(2) + w.log(), 1)
+            elif latents == "mean":
+                costs -= torch.logsumexp(log_mu + w.log()[:, None], 1).sum(1)
+        total += probability * (costs if latents != "fixed" else -torch.logsumexp(joint + w.log(), 1))
+    return total
+
+
+def estimate(model, x, steps, repeats: int, **options) -> tuple[float, float]:
+    """Mean over data points and its standard error, from the spread within each point."""
+    costs = nelbo(model, x.repeat(repeats, 1), steps, **options).view(repeats, len(x))
+    return costs.mean().item(), (costs.var(0).mean() / costs.numel()).sqrt().item()
+
+
+def require_bound(value: float, error: float, exact: float) -> None:
+    assert value >= exact - 4 * error - 1e-3, f"{value} ± {error} is below {exact}: not a bound"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_bound_is_at_least_the_exact_value_and_falls_with_the_particles(models, name, steps):
+    model = models[name]
+    x = everything(model)
+    for latents in ("fresh", "fixed", "mean"):
+        exact = exact_nll(model, x, steps, latents=latents, nodes=NODES).mean().item()
+        tight = over_paths(model, x, steps, latents).mean().item()
+        assert tight >= exact - 1e-6  # Jensen over paths
+        values = {}
+        for particles, repeats in ((1, 200), (10, 60), (1000, 3)):
+            options = {"particles": particles, "latents": latents, "generator": generator(steps), "batch": 100_000}
+            values[particles] = estimate(model, x, steps, repeats, **options)
+            require_bound(*values[particles], exact)
+            require_bound(*values[particles], tight)
+        assert values[1][0] + 4 * values[1][1] >= values[10][0] - 4 * values[10][1]
+        assert values[10][0] + 4 * values[10][1] >= values[1000][0] - 4 * values[1000][1]
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS)
+@pytest.mark.parametrize("name", ["three tokens", "two tokens, cosine"])
+def test_every_proposal_gives_the_same_integrals_with_many_particles(models, name, proposal):
+    model = models[name]
+    x = everything(model)
+    for latents in ("fresh", "mean", "fixed"):
+        options = {"proposal": proposal, "latents": latents, "generator": generator(1), "batch": 100_000}
+        mean, error = estimate(model, x, 2, 4, particles=1000, **options)
+        assert mean == pytest.approx(over_paths(model, x, 2, latents).mean().item(), abs=0.03 + 4 * error)
+
+
+class ExactPosterior:
+    """Answers with z ~ f(z) p(z) / ∫ f p, tabulated on narrow cells: a perfect proposal for one dimension."""
+
+    EDGES = torch.linspace(-6, 6, 2001).double()
+
+    def __init__(self, model, x, masked, revealed, t, particles, streams):
+        middle = (self.EDGES[1:] + self.EDGES[:-1])[:, None] / 2
+        log_p = -(middle[:, 0] ** 2) / 2 - math.log(2 * math.pi) / 2
+        log_f = torch.cat(
+            [
+                log_tokens(model, x[i : i + 1], masked[i : i + 1], t[i].item(), middle.float())[..., revealed[i]].sum(2)
+                for i in range(len(x))
+            ]
+        )
+        self.table = torch.softmax(log_f + log_p, 1).repeat_interleave(particles, 0)
+        self.streams = streams.repeat(particles)
+
+    def __call__(self, prior, context=None):
+        u = self.streams.uniform((len(self.table), 2))
+        cell = torch.searchsorted(self.table.cumsum(1), u[:, :1] * (1 - 1e-12)).clamp(max=self.table.shape[1] - 1)
+        width = self.EDGES[1] - self.EDGES[0]
+        z = self.EDGES[cell] + width * u[:, 1:]
+        log_r = self.table.gather(1, cell).log() - width.log()
+        self.log_ratio = (-(z**2) / 2 - math.log(2 * math.pi) / 2 - log_r).squeeze(1)
+        self.kl = -self.log_ratio  # one sample of it
+        return z.float()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_the_exact_posterior_as_proposal_one_particle_is_enough(models, name):
+    model = models[name]
+    x = everything(model)[::3]
+    for particles in (1, 4):
+        found = bound(model, x, 1, particles=particles, proposal=ExactPosterior, generator=generator(1))
+        exact = exact_nll(model, x, 1, nodes=NODES)
+        assert torch.allclose(found.nelbo, exact, atol=0.04)  # of the quadrature
+        assert torch.allclose(found.ess, torch.full_like(exact, particles), rtol=1e-3)
+    if len(x) > 9:
+        return
+    many = bound(model, x.repeat(30, 1), 3, particles=1, proposal=ExactPosterior, generator=generator(2)).nelbo
+    costs = many.view(30, len(x)).mean(1)
+    error = costs.std().item() / 30**0.5
+    assert costs.mean().item() == pytest.approx(over_paths(model, x, 3, "fresh").mean().item(), abs=4 * error + 0.02)
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()])
+def test_one_token_at_a_time_is_the_limit_of_many_steps(schedule):
+    """With a network that does not read t, the T → ∞ bound is a mean over the orders in which tokens are revealed."""
+    model = small_model((3,), 3, 1, schedule=schedule, scale=1.0)
+    for p in model.denoiser.time.parameters():
+        torch.nn.init.zeros_(p)
+    x = everything(model)
+    z, w = quadrature(1, NODES)
+    by_hand = torch.zeros(len(x)).double()
+    for order in itertools.permutations(range(3)):
+        masked = torch.ones(3, dtype=torch.bool)
+        for i in order:
+            by_hand -= torch.logsumexp(log_tokens(model, x, masked, 0.5, z)[..., i] + w.log(), 1) / 6
+            masked = masked & (torch.arange(3) != i)
+    mean, error = estimate(model, x, math.inf, 8, particles=1000, generator=generator(1), batch=100_000)
+    assert mean == pytest.approx(by_hand.mean().item(), abs=4 * error + 0.01)
+    exact = exact_nll(model, x, 64).mean().item()
+    assert mean >= exact - 4 * error - 1e-3
+    coupled, free = (
+        nelbo(model, x, math.inf, particles=5, latents=m, generator=generator()) for m in ("fresh", "mean")
+    )
+    assert torch.allclose(coupled, free)  # one token at a time leaves nothing to couple
+
+
+def test_the_time_of_alpha_is_the_inverse_of_alpha_of_time():
+    from vadd import Geometric, Polynomial
+
+    t = torch.linspace(0.01, 1, 50).double()
+    for schedule in (Linear(), Cosine(), Polynomial(3.0), Geometric()):
+        assert torch.allclose(schedule.time(schedule.alpha(t)), t, atol=1e-6)
+
+
+def test_the_number_of_the_paper_is_no_bound_and_this_module_would_find_it(models):
+    """A deliberately wrong bound: K-particle DELBO of a trained model, held to what the others are held to."""
+    model = models["trained"]
+    cell = torch.multinomial(TABLE.flatten(), 1500, replacement=True, generator=generator(5))
+    x = torch.stack([cell // 3, cell % 3], 1)
+    exact = (TABLE.flatten() * exact_nll(model, everything(model), 1)).sum().item()
+    assert exact >= ENTROPY  # cross-entropy
+    for steps in (1, 2):
+        valid = nelbo(model, x, steps, particles=50, generator=generator(6))
+        require_bound(valid.mean().item(), valid.std().item() / len(x) ** 0.5, ENTROPY)
+    paper = importance_weighted(model, x, 50, generator=generator(7))
+    with pytest.raises(AssertionError, match="not a bound"):
+        require_bound(paper.mean().item(), paper.std().item() / len(x) ** 0.5, ENTROPY)
+
+
+def test_the_coupling_is_what_the_step_loses_when_its_tokens_are_drawn_alone(models):
+    model = models["trained"]
+    x = everything(model)
+    weights = TABLE.flatten()
+    found = bound(model, x.repeat(20, 1), 1, particles=2000, generator=generator(1), batch=100_000)
+    carried = ((found.without_coupling - found.nelbo).view(20, -1).mean(0) * weights).sum().item()
+    exact = ((over_paths(model, x, 1, "mean") - over_paths(model, x, 1, "fresh")) * weights).sum().item()
+    assert carried == pytest.approx(exact, abs=0.02)
+    assert exact > 0.3  # of a total correlation of 0.90 nats
+
+
+def test_what_is_asked_of_a_bound_is_checked():
+    model = small_model()
+    x = everything(model)
+    with pytest.raises(
+        InputError, match="proposal must be one of recognition, step, mixture, step-mixture, got 'best'"
+    ):
+        nelbo(model, x, 1, proposal="best")
+    with pytest.raises(InputError, match="a likelihood is defined for fresh, fixed, mean, zero latents, got 'shared'"):
+        nelbo(model, x, 1, latents="shared")
