@@ -1,11 +1,12 @@
 """Bits: closed forms against enumeration, samples against closed forms."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from vadd.data import Coins, Ising, Parity
+from vadd.data import Coins, Ising, Parity, Plane
 from vadd.errors import InputError
 
 SOURCES = [Coins(), Coins(5), Coins(1), Parity(), Parity(2), Ising(9), Ising(5, -0.7), Ising(4, 0.0), Ising(3, 30.0)]
@@ -106,3 +107,31 @@ def test_what_cannot_be_read_is_told(given, sentence):
 def test_what_cannot_be_built_is_told(build, sentence):
     with pytest.raises(InputError, match=sentence):
         build()
+
+
+@pytest.mark.parametrize("source", [Coins(4), Parity(5), Ising(6, 0.7), Ising(5, -1.2), Plane("circles", 8)], ids=repr)
+def test_the_entropy_of_hidden_tokens_is_that_of_the_table(source):
+    """Σ_i E H(x_i | visible) by summing over all sets of visible tokens."""
+    table = source.table()
+
+    def nats(keep: tuple[int, ...]) -> float:
+        p = table.sum(axis=tuple(i for i in range(table.ndim) if i not in keep))
+        return float(-np.sum(p[p > 0] * np.log(p[p > 0]))) if keep else 0.0
+
+    for alpha in (0.0, 0.3, 0.9, 1.0):
+        expected = 0.0
+        for i in range(table.ndim):
+            others = [j for j in range(table.ndim) if j != i]
+            for size in range(table.ndim):
+                weight = alpha**size * (1 - alpha) ** (table.ndim - 1 - size)
+                for seen in itertools.combinations(others, size):
+                    expected += weight * (nats((*seen, i)) - nats(seen))
+        assert source.token_entropy(alpha) == pytest.approx(expected)
+
+
+def test_the_hidden_tokens_of_a_long_chain_cost_what_independence_costs_at_first_and_the_entropy_at_last():
+    source = Ising(16)
+    grid = np.linspace(0, 1, 201)
+    assert source.token_entropy(0.0) == pytest.approx(16 * np.log(2))
+    middle = [source.token_entropy((a + b) / 2) for a, b in itertools.pairwise(grid)]
+    assert np.mean(middle) == pytest.approx(source.entropy, rel=1e-4)  # the chain rule, one token at a time

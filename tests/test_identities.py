@@ -183,6 +183,21 @@ def test_shared_latents_are_shared_and_fixed_latents_stay():
     assert torch.equal(by_step.sort(0).values, seen[0].sort(0).values)
 
 
+@pytest.mark.parametrize("latents", ["mean", "zero"])
+def test_the_law_of_the_controls_is_the_law_computed_from_the_model(latents):
+    """Averaging 64 draws, "mean" latents are nearly the product of the marginals."""
+    model = small_model((2,), 3, 1, scale=2.0)
+    x = everything(model)
+    law = torch.exp(-exact_nll(model, x, 2, latents=latents))
+    assert law.sum().item() == pytest.approx(1, abs=1e-6)
+    num = 20_000
+    drawn = sample(model, num, 2, latents=latents, generator=generator(1))
+    found = torch.bincount(drawn @ torch.tensor([3, 1]), minlength=9).double() / num
+    assert (found - law).abs().sum() / 2 < (0.02 if latents == "mean" else 0.015)
+    fresh = torch.exp(-exact_nll(model, x, 2))
+    assert (fresh - law).abs().sum() / 2 > 0.02  # another law than that of fresh latents
+
+
 def test_given_tokens_survive_infilling_exactly():
     model = small_model((5,), 4, latent_dim=2)
     given = torch.randint(-1, 4, (40, 5), generator=generator(1))

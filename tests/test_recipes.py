@@ -2,10 +2,10 @@
 
 import pytest
 
-from vadd import InputError
+from vadd import InputError, build
 from vadd.config import Experiment
 from vadd.overrides import fields, override
-from vadd.recipes import METHODS, RECIPES, recipe, with_method
+from vadd.recipes import METHODS, RECIPES, parsed, recipe, with_method
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -57,6 +57,59 @@ def test_a_method_is_its_changes_and_its_name():
         assert made.method == name
         differing = {k for k, (v, _) in fields(made).items() if v != fields(base)[k][0]}
         assert differing == set(changes)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_may_be_written_with_changes_and_the_whole_text_is_its_name(name):
+    method = f"{name},latent.sees-mask=false,objective.kl_warmup=0.5,train.lr=1e-2"
+    assert parsed(method) == (
+        name,
+        {"latent.sees_mask": "false", "objective.kl_warmup": "0.5", "train.lr": "1e-2"},
+    )
+    base = recipe("toy.coins")
+    made, plain = with_method(base, method), with_method(base, name)
+    assert made.method == method
+    differing = {k: v for k, (v, _) in fields(made).items() if v != fields(plain)[k][0]}
+    assert differing == {"latent.sees_mask": False, "objective.kl_warmup": 0.5, "train.lr": 0.01}
+    assert Experiment.model_validate_json(made.model_dump_json(), strict=True) == made
+
+
+def test_matched_masked_diffusion_with_changes_is_matched_to_vadd_with_the_same():
+    base = override(recipe("toy.coins"), {"latent.dim": 3})
+    with_one_block = build.by_method(base, "mdm-matched,network.blocks=1")
+    assert with_one_block.method == "mdm-matched,network.blocks=1"
+    assert (with_one_block.latent.dim, with_one_block.network.blocks) == (0, 1)
+    vadd = build.model(build.by_method(base, "vadd,network.blocks=1"), (2,), 2).parameter_counts()["training"]
+    assert build.model(with_one_block, (2,), 2).parameter_counts()["training"] == pytest.approx(vadd, rel=0.02)
+    unchanged, plain = (build.by_method(base, m) for m in ("mdm-matched,train.lr=0.01", "mdm-matched"))
+    assert unchanged.network == plain.network
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        ("vad,latent.dim=4", "there is no method 'vad' (did you mean vadd?)"),
+        ("vadd,", "a method is changed by field=value, got '' in 'vadd,'"),
+        ("vadd,latent.dim", "a method is changed by field=value, got 'latent.dim' in 'vadd,latent.dim'"),
+        ("vadd,train.device=a/b", "a method names its folder, so its changes hold no slash, got 'train.device=a/b'"),
+        ("vadd,latent.dim=2,latent.dim=4", "a method changes a field once, got latent.dim twice"),
+        ("mdm,latent.dim=4", "method mdm is what sets latent.dim, got 'latent.dim=4'; leave that out"),
+        ("persistent,sampling.latents=fresh", "method persistent is what sets sampling.latents"),
+        ("mdm-matched,network.width=8", "method mdm-matched is what sets network.width, got 8"),
+        ("vadd,seed=3", "seed is no method's own, got 'seed=3'; change it for all methods with --seed 3"),
+        ("vadd,source.length=4", "source.length is no method's own"),
+        ("vadd,evaluation.held-out=9", "evaluation.held_out is no method's own, got 'evaluation.held-out=9'"),
+        ("vadd,latent.dims=4", "toy.coins has no option --latent.dims (did you mean --latent.dim?)"),
+        ("vadd,latent.dim=-1", "latent.dim must be at least 0, got -1"),
+        ("vadd,latent.dim=", "latent.dim must be a valid integer, got ''"),
+        ("vadd,method=mdm", "toy.coins has no option --method"),
+    ],
+)
+def test_a_wrong_method_is_told_in_one_sentence(method, sentence):
+    with pytest.raises(InputError) as raised:
+        build.by_method(recipe("toy.coins"), method)
+    assert str(raised.value).startswith(sentence)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

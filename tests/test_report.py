@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -10,10 +11,15 @@ import pytest
 from matplotlib.image import imread, imsave
 from rich.console import Console
 
+from vadd import figures
+from vadd.config import BitsSource, Experiment, PlaneSource
 from vadd.errors import InputError
-from vadd.report import print_comparison, report
+from vadd.report import Comparison, about_budget, differences, print_comparison, report
+from vadd.report_latents import correlations, latents
+from vadd.run import Run
 
 FLOOR = 0.0123
+CHANGED = "vadd,latent.sees_mask=false"
 
 
 def comparison(methods=("vadd", "mdm", "odd <b>&"), steps=(1, 4), seeds=5) -> dict:
@@ -93,6 +99,61 @@ def whole(tmp_path_factory):
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     page = report(folder)
     return folder, page, page.read_text(encoding="utf-8")
+
+
+def evaluation(seed: int) -> dict:
+    """What `vadd evaluate` writes of a model with two latents; the larger KL comes first in every other seed only."""
+    return {
+        "steps": {T: {"nelbo": {"mean": 7.0, "se": 0.1, "particles": 16, "ess": 4.0 + seed}} for T in ("1", "4")},
+        "nelbo_infinity": {"mean": 7.25 + 0.5 * seed, "se": 0.1, "particles": 16, "ess": 2.0},
+        "ideal_mdm": {"1": 7.9, "4": 6.9},
+        "collapse": {
+            "kl": 1.0,
+            "kl_each": [0.75, 0.25] if seed % 2 else [0.25, 0.75],
+            "active_units": seed,
+            "units": 2,
+            "kl_by_t": {"0.25": 0.125, "0.5": 0.25, "0.75": 0.5, "1": 0.875},
+            "mutual_information": {"0.25": 0.0625, "0.5": 0.1875, "0.75": 0.375, "1": 0.625},
+            "mutual_information_note": "at most log 16",
+            "prior_gap": {"statistic": 0.0312, "p": 0.02 + 0.4 * seed, "n": 500},
+            "warning": None if seed else "the latent is unused & idle",
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def modern(tmp_path_factory):
+    """A comparison of a changed method with another, two seeds, with all that is known of latents; and its page."""
+    of = comparison(methods=(CHANGED, "mdm"), seeds=2)
+    for steps in ("1", "4"):
+        cells = of["methods"][CHANGED]["steps"][steps]
+        cells["total_correlation"] = {"mean": 0.5, "se": 0.1, "values": [0.4, 0.6]}
+        for method in of["methods"].values():
+            del method["steps"][steps]["js"]
+            method["steps"][steps]["mi_error"] = {"mean": 0.05, "se": 0.01, "values": [0.0421, 0.06]}
+    of["tests"] = [t | {"least_p": 0.5} for t in of["tests"] if t["metric"] == "nelbo"]
+    for test in of["tests"]:
+        test["examples"] = {"n": 1234, "mean_difference": -0.1, "ci95": [-0.15, -0.05], "wilcoxon_p": 0.0321}
+    of["budget"] = {"unit": "seconds", "steps": {CHANGED: 4000, "mdm": 6000}, "examples": None}
+    folder = write(tmp_path_factory.mktemp("modern"), of)
+    experiment = Experiment(recipe="toy.ising", source=BitsSource(name="ising", length=4))
+    for method in of["methods"]:
+        for seed in (0, 1):
+            run = Run(folder / "runs" / f"{method}-seed{seed}")
+            run.samples.mkdir(parents=True)
+            run.write_json(run.config, experiment.model_dump(mode="json"))
+            x = np.random.default_rng(seed).integers(0, 2, (500, 4), dtype=np.uint8)
+            np.save(run.samples / "steps-1.npy", x)
+            measured = evaluation(seed)
+            if method == "mdm":
+                del measured["collapse"]
+            run.write_json(run.evaluation, measured)
+            logged = {f"{name}_t{100 * i // 4}": 0.1 * i for name in ("kl", "mutual_information") for i in (1, 2, 3, 4)}
+            line = {"split": "valid", **logged, "active_units": 2, "kl_each_t25": [0.5, 0.5]}
+            if method == CHANGED:
+                run.log_file.write_text("".join(json.dumps({"step": k, **line}) + "\n" for k in (1, 2)))
+    page = report(folder)
+    return folder, page.read_text(encoding="utf-8")
 
 
 def printed(of: dict, width: int = 80) -> str:
@@ -185,14 +246,14 @@ def test_one_seed_and_nothing_else_is_enough(tmp_path):
 
 @pytest.mark.parametrize(("lead", "word"), [(0.01, "10 times as much"), (1.0, "0.1 times as much")])
 def test_summary_says_what_the_numbers_say(lead, word):
-    from vadd.report import Comparison, summary
+    from vadd.report import summary
 
     cells = {m: {"steps": {"1": {"js": {"mean": v, "se": None}}}} for m, v in (("vadd", lead), ("mdm", 0.1))}
     assert word in summary(Comparison({"methods": cells, "seeds": [0]}))
 
 
 def test_summary_doubts_a_difference_whose_interval_includes_zero():
-    from vadd.report import Comparison, summary
+    from vadd.report import summary
 
     of = comparison(methods=("vadd", "mdm"), steps=(1,))
     assert "includes zero" not in summary(Comparison(of))
@@ -232,6 +293,148 @@ def test_damaged_evaluation_is_named(tmp_path):
         report(folder)
 
 
+def rows(text: str, caption: str) -> list[list[str]]:
+    """The cells of the table with that caption, without markup."""
+    table = text[text.index(f"<caption>{caption}") :].split("</table>")[0]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[1:]]
+    return [[re.sub(r"<[^>]+>", "", cell).strip() for cell in row] for row in cells]
+
+
+def test_nelbo_has_its_limit_of_many_steps(modern):
+    _, text = modern
+    head, changed, other = rows(text, "Negative log-likelihood")[:3]
+    assert head == ["steps", "1", "4", "∞"]
+    assert changed[0] == CHANGED
+    assert [float(part) for part in changed[3].split(" ± ")] == pytest.approx([7.5, 0.25])
+    assert len(other) == 4
+
+
+def test_the_latent_is_told_over_seeds(modern):
+    _, text = modern
+    latent = text[text.index('<section id="latent">') :]
+    assert f"<strong>{CHANGED}</strong>, 1 of 2 seeds: the latent is unused &amp; idle." in latent
+    assert rows(latent, "Everything masked")[1:] == [[CHANGED, "1", "0–1 of 2", "0.0312", "0.02–0.42"]]
+    assert rows(latent, "What z tells")[0][1:] == ["0 – 0.25", "0.25 – 0.5", "0.5 – 0.75", "0.75 – 1"]
+    assert rows(latent, "What z tells")[1:] == [[CHANGED, "0.0625", "0.1875", "0.375", "0.625"]]
+    assert rows(latent, "KL(r")[1:] == [[CHANGED, "0.125", "0.25", "0.5", "0.875"]]
+    assert rows(latent, "Effective sample size")[1:] == [[CHANGED, "4.5 ± 0.5", "4.5 ± 0.5", "2"]]
+    assert "of 16 particles" in latent
+    assert "at most log 16" in latent
+
+
+def test_what_training_logs_by_t_is_one_panel_a_value_and_method(modern):
+    folder, text = modern
+    names = {path.stem for path in (folder / "figures").iterdir() if not path.stem.endswith("-dark")}
+    by_t = {"kl-by-t-vadd-latent-sees-mask-false", "mutual-information-by-t-vadd-latent-sees-mask-false"}
+    assert by_t | {"valid-active-units", "latent-kl-vadd-latent-sees-mask-false"} <= names
+    assert not [name for name in names if "t25" in name]
+    assert f'alt="KL by t: {CHANGED} against the training step"' in text
+    assert "Validation: active latents" in text
+
+
+def test_correlations_stand_beside_those_of_the_data(modern):
+    folder, text = modern
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"correlations-data", "correlations-mdm", "correlations-vadd-latent-sees-mask-false"} <= names
+    assert f"<figcaption>{CHANGED}: error 0.0421 nats</figcaption>" in text
+    assert "Counted from 500 rows each" in text
+
+
+def test_differences_over_examples_stand_beside_those_over_seeds(modern):
+    _, text = modern
+    told = text[text.index('<section id="differences">') :]
+    assert "over 1,234 held-out examples" in told
+    assert rows(told, "Negative")[2][-3:] == [CHANGED, "[−0.15, −0.05]", "0.0321"]
+    assert "2 seeds can reach no p below 0.5, whatever the difference." in told
+    assert "2/2^2" not in told
+    enough = comparison(methods=("vadd", "mdm"), seeds=6)
+    enough["tests"] = [test | {"least_p": 2 / 2**6} for test in enough["tests"]]
+    assert not any(group["limit"] or group["examples"] for group in differences(Comparison(enough)))
+
+
+def test_what_an_old_comparison_lacks_is_absent(tmp_path):
+    text = report(write(tmp_path, comparison(methods=("vadd",), steps=(1,)))).read_text(encoding="utf-8")
+    for absent in ('id="latent"', 'id="correlations"', "∞", "held-out examples", "Compute is", "masked diffusion"):
+        assert absent not in text.split("</style>")[1].split('id="measures"')[0]
+
+
+@pytest.mark.parametrize("damage", ["no samples", "other shape", "two positions", "no source", "old config"])
+def test_correlations_need_samples_and_data_of_one_shape(tmp_path, damage):
+    run = Run(tmp_path)
+    source = PlaneSource(name="moons") if damage == "two positions" else BitsSource(name="ising", length=4)
+    config = Experiment(recipe="toy.ising", source=source).model_dump(mode="json")
+    if damage == "no source":
+        config["source"] = {"kind": "csv", "path": str(tmp_path / "moved.csv"), "length": 0}
+    if damage == "old config":
+        config["unheard"] = 1
+    run.write_json(run.config, config)
+    run.samples.mkdir()
+    if damage != "no samples":
+        length = {"other shape": 5, "two positions": 2}.get(damage, 4)
+        np.save(run.samples / "steps-1.npy", np.zeros((100, length), dtype=np.uint8))
+    assert correlations({"vadd": run}, 1, lambda *_: {}) is None
+
+
+def test_dimensions_are_sorted_before_they_are_averaged(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "bars", lambda title, values, most, *_, **__: drawn.append((values, most)) or b"")
+    latents({"vadd": [evaluation(0), evaluation(1)]}, [1, 4], figures.marks(["vadd"]), lambda *_: {})
+    assert drawn == [([0.75, 0.25], 0.75)] * 2
+
+
+def test_a_latent_of_which_little_is_known_is_told_so_far():
+    told = latents({"vadd": [{"collapse": {"kl": 1.25}}, {}], "mdm": [{}]}, [1], figures.marks(["vadd"]), lambda *_: {})
+    assert told["rows"] == [{"method": "vadd", "kl": (1.25, None), "active": "", "gap": None, "p": ""}]
+    assert not any(told[key] for key in ("buckets", "figures", "warnings", "undrawn"))
+    assert not told["ess"]["rows"]
+    assert latents({"mdm": [{}]}, [1], {}, lambda *_: {}) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (None, ""),
+        ({"unit": "examples", "examples": 1024000, "steps": 1000}, "1,024,000 examples in 1,000 training steps."),
+        ({"unit": "examples", "examples": {"a": 9, "b": 9}}, "equal, counted in training examples: 9 examples."),
+        (
+            {"unit": "examples", "examples": {"a": 9, "b": 8}},
+            "not equal, counted in training examples: a 9, b 8 examples.",
+        ),
+        ({"unit": "seconds", "steps": {"a": 4000, "b": 6000}}, "that of the first: a 4,000, b 6,000 training steps."),
+    ],
+)
+def test_the_budget_is_one_sentence(budget, said):
+    told = about_budget(Comparison({"methods": {}, "budget": budget}))
+    assert told.endswith(said)
+    assert told.count(".") == bool(said)
+
+
+def test_a_perfect_masked_diffusion_loses_what_the_data_correlate():
+    of = Comparison({"methods": {}, "entropy": 6.5, "ideal_mdm": {"1": 7.5, "4": 6.75}})
+    assert of.reference("nelbo") == ("ideal masked diffusion", {1: 7.5, 4: 6.75})
+    assert of.reference("total_correlation") == ("in the data", {1: 1.0, 4: 0.25})
+    assert of.reference("mi_error") is None
+    assert Comparison({"methods": {}}).reference("nelbo") is None
+
+
+def test_changed_methods_have_marks_of_their_own():
+    methods = ["vadd", "mdm", *[f"vadd,latent.dim={d}" for d in range(16)]]
+    found = figures.marks(methods)
+    assert list(found) == methods
+    assert len(set(found.values())) == len(methods)
+    assert found["vadd"] == figures.marks(["vadd"])["vadd"]
+
+
+@pytest.mark.parametrize("name", ["mdm", CHANGED, f"{CHANGED},objective.kl_warmup=0.5,train.steps=100", "x" * 100])
+def test_folded_names_fit_and_lose_no_letter(name):
+    lines = figures.folded(name, 30).split("\n")
+    assert max(map(len, lines)) <= 30
+    assert "".join(lines) == name
+
+
 def test_report_does_without_torch():
-    code = "import sys, vadd.report; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, vadd.report; from vadd import build, config;"
+        "build.source(config.BitsSource(name='ising', length=4)); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,73 @@
+"""The importance-weighted objective and its doubly reparameterised gradient; the KL weight."""
+
+import math
+
+import pytest
+import torch
+from conftest import everything, generator, small_model
+
+from vadd import Gaussian, Replay, stratified_times
+from vadd.objective import delbo, iw_delbo, kl_weight, log_mu
+
+
+def gradients(loss: torch.Tensor, model) -> dict[str, torch.Tensor]:
+    parts = {"denoiser": list(model.denoiser.parameters())}
+    parts["recognition"] = [*model.recognition.parameters(), *model.heads.parameters()]
+    names = [(part, p) for part, ps in parts.items() for p in ps]
+    found = torch.autograd.grad(loss, [p for _, p in names], allow_unused=True)
+    whole: dict[str, list] = {part: [] for part in parts}
+    for (part, p), g in zip(names, found, strict=True):
+        whole[part].append((torch.zeros_like(p) if g is None else g).flatten())
+    return {part: torch.cat(gs) for part, gs in whole.items()}
+
+
+def plain(model, x, particles: int, noise) -> torch.Tensor:
+    """-log of the mean weight with everything masked, differentiated as it stands: (B,)."""
+    masked, t = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64)
+    r = model.heads[0](model.recognition(x, masked, t.float()))
+    r = Gaussian(*(part.repeat_interleave(particles, 0) for part in r))
+    z = r.sample(noise)
+    copies = [a.repeat_interleave(particles, 0) for a in (x, model.masking.hide(x, masked), t, masked)]
+    p = Gaussian(torch.zeros_like(z), torch.zeros_like(z))
+    log_w = (log_mu(model, *copies, Replay(z)) + p.log_prob(z) - r.log_prob(z)).view(-1, particles)
+    return math.log(particles) - torch.logsumexp(log_w, 1)
+
+
+def test_the_doubly_reparameterised_gradient_is_the_gradient_of_the_objective_in_expectation():
+    model = small_model((2,), 3, 2, scale=1.5)
+    x, t = torch.tensor([[0, 2]]).repeat(4000, 1), torch.ones(4000, dtype=torch.float64)
+    ours, theirs = [], []
+    for seed in range(12):
+        loss, _ = iw_delbo(model, x, t, 3, generator=generator(seed))
+        ours.append(gradients(loss.mean(), model))
+        theirs.append(gradients(plain(model, x, 3, generator(100 + seed)).mean(), model))
+    for part in ("denoiser", "recognition"):
+        a, b = (torch.stack([g[part] for g in found]) for found in (ours, theirs))
+        error = ((a.var(0) + b.var(0)) / len(a)).sqrt()
+        assert b.mean(0).norm() > 10 * error.norm() / len(error) ** 0.5  # there is something to compare
+        z_score = (a.mean(0) - b.mean(0)).abs()[error > 1e-7] / error[error > 1e-7]
+        assert z_score.max() < 7  # 12 estimates each: Student's t
+        assert z_score.square().mean() < 2
+        if part == "recognition":
+            assert a.var(0).sum() < b.var(0).sum()  # what it is for
+
+
+def test_with_one_particle_the_importance_weighted_objective_is_the_objective_in_expectation():
+    model = small_model((3,), 3, 2)
+    x = everything(model).repeat(1000, 1)
+    t = stratified_times(len(x), generator(1))
+    with torch.no_grad():
+        one, terms = iw_delbo(model, x, t, 1, kl_weight=0.5, generator=generator(2))
+        two, same = delbo(model, x, t, kl_weight=0.5, generator=generator(3))
+        many, _ = iw_delbo(model, x[:2700], t[::10], 20, generator=generator(4))
+        few, _ = iw_delbo(model, x[:2700], t[::10], 2, generator=generator(4))
+    for a, b in ((one, two), (terms.kl, same.kl), (terms.log_likelihood, same.log_likelihood)):
+        error = ((a.var() + b.var()) / len(a)).sqrt().item()
+        assert a.mean().item() == pytest.approx(b.mean().item(), abs=4 * error)
+    assert many.mean() < few.mean()
+
+
+def test_the_kl_weight_rises_linearly_or_in_cycles_and_stays_at_one():
+    assert [kl_weight(step, 10) for step in (0, 5, 10, 99)] == [0, 0.5, 1, 1]
+    assert kl_weight(0, 0) == 1
+    assert [kl_weight(step, 8, cycles=2) for step in range(9)] == [0, 0.5, 1, 1, 0, 0.5, 1, 1, 1]
