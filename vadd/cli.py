@@ -184,8 +184,9 @@ def encode(
     input: Annotated[str | None, Field(title="FILE", description="whole data points; default: a split")] = None,
     split: Annotated[Literal["train", "valid", "test"], Field(description="where there is no --input")] = "test",
     out: Annotated[Path, Field(title="FILE", description="an .npz of mean, std, x and labels")],
+    figures: Annotated[Path | None, Field(title="DIR", description="folder for pictures of z as well")] = None,
 ) -> None:
-    """Write the posterior of the latents, z given x."""
+    """Write the posterior of the latents, z given x; and draw it: projections, interpolations, walks, correlations."""
     import numpy as np
 
     from vadd.run import atomic, require_folder
@@ -202,6 +203,11 @@ def encode(
     with atomic(out) as path:
         np.savez(path, **arrays)
     print(f"wrote {out}: {', '.join(arrays)}")
+    if figures is not None:
+        from vadd.latent_figures import draw_latents
+
+        for path in draw_latents(of, figures, split=split, input=input):
+            print(f"wrote {path}")
 
 
 COMMANDS = {command.__name__: command for command in (recipes, train, sample, fill, evaluate, compare, encode)}

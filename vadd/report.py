@@ -22,6 +22,7 @@ from rich.text import Text
 from vadd import figures
 from vadd.errors import InputError
 from vadd.metrics import mean_and_error
+from vadd.report_latents import correlations, latents, mean_over
 from vadd.run import Run, atomic
 
 __all__ = ["METRICS", "Metric", "print_comparison", "report"]
@@ -85,6 +86,14 @@ METRICS = {  # the main measures first: this is the order of the page
         "Total variation between samples and held-out data for the joint law of two positions, averaged over pairs: it "
         "sees broken correlations. From 0 to 1.",
     ),
+    "mi_error": Metric(
+        "Error of mutual information",
+        "error of mutual information",
+        "nats",
+        "lower",
+        "Absolute difference of the mutual information I(xᵢ; xⱼ) of two positions between samples and data, averaged "
+        "over pairs: correlations that are too weak or too strong, wherever the single positions lie. 0 is perfect.",
+    ),
     "marginal_error": Metric(
         "Error of single positions",
         "error of single positions",
@@ -100,6 +109,17 @@ METRICS = {  # the main measures first: this is the order of the page
         "lower",
         "Half the summed absolute difference between the exact law and the histogram of the samples. From 0 to 1.",
         "The total variation that equally many true samples have, by chance alone.",
+    ),
+    "total_correlation": Metric(
+        "Total correlation within steps",
+        "total correlation",
+        "nats",
+        None,
+        "What it is worth to a method that z couples the tokens revealed in one step: its NELBO if each token were drawn "
+        "by itself, z averaged away, less its NELBO. Near 0 the latent couples nothing; the data offer what an ideal "
+        "masked diffusion's NELBO exceeds their entropy by, less with more steps. A difference of two estimates, not a "
+        "score.",
+        "",
     ),
     "precision": Metric(
         "Precision", "precision", "", "higher", "Share of samples that lie among the neighbours of held-out data."
@@ -119,13 +139,15 @@ METRICS = {  # the main measures first: this is the order of the page
     ),
 }
 MAIN = ("nelbo", "js", "feature_distance", "pairwise_error")
-TRAINING = {
-    "loss": "Training objective (not a bound)",
-    "objective": "Training objective (not a bound)",
-    "log_likelihood": "Log-likelihood term",
-    "kl": "KL term",
-    "nelbo": "NELBO",
+TRAINING = {  # (label, unit) of what a run logs
+    "loss": ("Training objective (not a bound)", "nats"),
+    "objective": ("Training objective (not a bound)", "nats"),
+    "log_likelihood": ("Log-likelihood term", "nats"),
+    "kl": ("KL term", "nats"),
+    "nelbo": ("NELBO", "nats"),
+    "active_units": ("active latents", "latents"),
 }
+BY_BUCKET = {"kl": "KL by t", "mutual_information": "I(x; z | x_t) by t"}  # logged for each bucket of t, in nats
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,19 @@ class Comparison:
         if floor is None:
             return None
         return ("true data" if self.metric(name).better == "higher" else "floor", floor)
+
+    @property
+    def ideal(self) -> dict[int, float]:
+        """NELBO of a perfect masked diffusion by number of steps; empty where the law of the data is not known."""
+        return {int(T): nats for T, nats in (self.raw.get("ideal_mdm") or {}).items() if T.isdigit()}
+
+    def reference(self, name: str) -> tuple[str, dict[int, float]] | None:
+        """(name, values by steps) of what is known of a measure beforehand: what revealing tokens apart must cost."""
+        if name == "nelbo" and self.ideal:
+            return "ideal masked diffusion", self.ideal
+        if name == "total_correlation" and self.ideal and self.raw.get("entropy") is not None:
+            return "in the data", {T: nats - self.raw["entropy"] for T, nats in self.ideal.items()}
+        return None
 
     def places(self, name: str) -> int:
         """Decimals, the same in all of a measure's cells: the smallest standard error keeps one digit.
@@ -286,19 +321,53 @@ def beside_first(name: str, first: float, other: float) -> str:
     return f"{abs(other - first):.3g} {'more' if other >= first else 'less'}"
 
 
-def about_tests(seeds: int, tests: int) -> str:
+def about_tests(of: Comparison) -> str:
     """What so many seeds can show, said plainly."""
+    seeds, tests = len(of.seeds), of.raw.get("tests") or []
     if not tests:
         return "There are no differences to test."
+    examples = (
+        " What is said over held-out examples, the mean of seeds for each, is of these trained models and not of the "
+        "methods: other seeds may differ."
+        if any(test.get("examples") for test in tests)
+        else ""
+    )
     if seeds < 2:
-        return "One seed: there is no interval and no test. Run at least 6 seeds for p < 0.05."
+        return f"One seed: there is no interval and no test. Run at least 6 seeds for p < 0.05.{examples}"
     least = 2 / 2**seeds
     text = (
-        "Methods are paired by seed. The interval is Student's; p is the exact two-sided Wilcoxon signed-rank test. "
-        f"With {seeds} seeds the least p it can give is 2/2^{seeds} = {least:.3g}"
+        "Methods are paired by seed. The interval is Student's; p is the two-sided Wilcoxon signed-rank test, exact over "
+        "seeds. "
     )
-    text += ": too few seeds to reach 0.05, whatever the difference. " if least > 0.05 else ". "
-    return text + f"The p-values are not corrected for there being {tests} of them."
+    if not any("least_p" in test for test in tests):  # else it stands below each table
+        text += f"With {seeds} seeds the least p it can give is 2/2^{seeds} = {least:.3g}"
+        text += ": too few seeds to reach 0.05, whatever the difference. " if least > 0.05 else ". "
+    return text + f"The p-values are not corrected for there being {len(tests)} of them.{examples}"
+
+
+def about_budget(of: Comparison) -> str:
+    """How the methods were given equal compute; empty where the comparison does not say."""
+    budget = of.raw.get("budget") or {}
+    unit, steps, examples = (budget.get(key) for key in ("unit", "steps", "examples"))
+    if unit == "examples":
+        seen = " ".join(filter(None, [each(examples), "examples", steps and f"in {each(steps)} training steps"]))
+        same = not isinstance(examples, dict) or len(set(examples.values())) == 1
+        return f"Compute is {'equal' if same else 'not equal'}, counted in training examples: {seen}."
+    if unit == "seconds":
+        done = f": {each(steps)} training steps" if steps else ""
+        return (
+            f"Compute is equal, counted in training time: every method took what steps fit in that of the first{done}."
+        )
+    return ""
+
+
+def each(counts: dict | float | None) -> str:
+    """A count that all methods share, or one a method: `6,000`, or `vadd 4,000, mdm 6,000`."""
+    if not isinstance(counts, dict):
+        return "" if counts is None else f"{counts:,}"
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values())):,}"
+    return ", ".join(f"{method} {count:,}" for method, count in counts.items())
 
 
 # ----------------------------------------------------------------------------------------------------- on the page
@@ -342,8 +411,13 @@ def report(directory: Path) -> Path:
     """
     directory = Path(directory)
     of = read(directory)
+    found = {method: [evaluation(run_of(directory, method, seed)) for seed in of.seeds] for method in of.methods}
+    if not of.ideal:
+        ideal = next((e["ideal_mdm"] for measured in found.values() for e in measured if e.get("ideal_mdm")), None)
+        of = replace(of, raw={**of.raw, "ideal_mdm": ideal})
     shown = Pictures(directory / "figures")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["told"] = lambda measured: with_error(*measured) if measured else "–"
     template = environment.from_string(files("vadd").joinpath("report.html.j2").read_text(encoding="utf-8"))
     marks = figures.marks(of.methods)
     page = template.render(
@@ -355,11 +429,14 @@ def report(directory: Path) -> Path:
         summary=summary(of),
         gallery=gallery(of, directory, shown),
         curves=[curve(of, name, marks, shown) for name in of.metrics],
+        correlations=maps(of, directory, shown),
         training=training(of, directory, marks, shown),
-        tables=[table(of, name) for name in of.metrics],
-        models=models(of, directory),
+        tables=[table(of, name, found) for name in of.metrics],
+        models=models(of, found),
+        budget=about_budget(of),
+        latent=latents(found, of.steps, marks, shown.add),
         differences=differences(of),
-        about_tests=about_tests(len(of.seeds), len(of.raw.get("tests") or [])),
+        about_tests=about_tests(of),
         glossary=[(name, of.metric(name)) for name in of.metrics],
         environment=flat(of.raw.get("environment") or {}),
     )
@@ -386,6 +463,9 @@ def read(directory: Path) -> Comparison:
 
 def run_of(directory: Path, method: str, seed: int) -> Run:
     return Run(directory / "runs" / f"{method}-seed{seed}")
+
+
+# ------------------------------------------------------------------------------------------------------- its sections
 
 
 def gallery(of: Comparison, directory: Path, shown: Pictures) -> dict:
@@ -444,33 +524,63 @@ def curve(of: Comparison, name: str, marks: dict, shown: Pictures) -> dict:
         if cells:
             points[method] = [figures.Point(T, c["mean"], c.get("se")) for T, c in cells]
     options = {"unit": metric.unit, "level": of.level(name), "below": metric.better != "higher"}
+    options["reference"] = of.reference(name)
     images = [
         figures.against_steps(metric.label, points, marks, theme, **options) for theme in (figures.LIGHT, figures.DARK)
     ]
     return {"alt": f"{metric.label} against the number of sampling steps", **shown.add(name, *images)}
 
 
+def maps(of: Comparison, directory: Path, shown: Pictures) -> dict | None:
+    """Mutual information of pairs at the fewest steps, first seed, each map with the error of this very run."""
+    if not (of.seeds and of.steps):
+        return None
+    runs = {method: run_of(directory, method, of.seeds[0]) for method in of.methods}
+    found = correlations(runs, of.steps[0], shown.add)
+    for drawn in found["maps"] if found else []:
+        level = of.level("mi_error")
+        if drawn["method"] is None:
+            drawn["note"] = f"Held-out data{f': floor {level[1]:.3g} nats' if level else ''}"
+        else:
+            error = below(of, drawn["method"], of.steps[0], "mi_error")
+            drawn["note"] = f"{drawn['method']}{f': error {error} nats' if error else ''}"
+    return found
+
+
 def training(of: Comparison, directory: Path, marks: dict, shown: Pictures) -> list[dict]:
-    """What the runs logged, against the training step: one panel a value, all seeds."""
+    """What the runs logged, against the training step: one panel a value, all seeds; by t one a method, its first seed."""
     panels: dict[tuple[str, str], dict[str, list]] = {}
+    buckets: dict[tuple[str, str], dict[int, tuple]] = {}
     for method in of.methods:
         for seed in of.seeds:
-            for key, line in logged(run_of(directory, method, seed)).items():
-                panels.setdefault(key, {}).setdefault(method, []).append(line)
+            for (split, name), line in logged(run_of(directory, method, seed)).items():
+                stem, _, bucket = name.rpartition("_t")
+                if stem in BY_BUCKET and bucket.isdigit():
+                    buckets.setdefault((stem, method), {}).setdefault(int(bucket), line)
+                else:
+                    panels.setdefault((split, name), {}).setdefault(method, []).append(line)
     made = []
     for (split, name), lines in sorted(panels.items(), key=lambda item: item[0][0] != "train"):
-        title = training_label(split, name)
-        images = [figures.training(title, lines, marks, theme) for theme in (figures.LIGHT, figures.DARK)]
-        made.append({"alt": f"{title} against the training step", **shown.add(f"{split}-{name}", *images)})
+        title, unit = training_label(split, name)
+        images = [figures.training(title, lines, marks, theme, unit=unit) for theme in (figures.LIGHT, figures.DARK)]
+        about = {"alt": f"{title} against the training step", "by_t": False}
+        made.append({**about, **shown.add(f"{split}-{name}", *images)})
+    for (stem, method), lines in sorted(buckets.items(), key=lambda item: list(BY_BUCKET).index(item[0][0])):
+        title, ends = f"{BY_BUCKET[stem]}: {method}", sorted(lines)
+        named = {f"{a / 100:g}–{b / 100:g}": lines[b] for a, b in zip([0, *ends], ends, strict=False)}
+        images = [figures.by_bucket(title, named, marks[method], theme) for theme in (figures.LIGHT, figures.DARK)]
+        about = {"alt": f"{title} against the training step", "by_t": True}
+        made.append({**about, **shown.add(f"{stem}-by-t-{method}", *images)})
     return made
 
 
-def training_label(split: str, name: str) -> str:
-    """`nelbo_16` of the validation data is `Validation: NELBO, 16 steps`."""
+def training_label(split: str, name: str) -> tuple[str, str]:
+    """Title and unit: `nelbo_16` of the validation data is `Validation: NELBO, 16 steps`, in nats."""
     stem, _, steps = name.rpartition("_")
     many = stem in TRAINING and steps.isdigit()
-    label = f"{TRAINING[stem]}, {counted(int(steps), 'step')}" if many else TRAINING.get(name, name)
-    return label if split == "train" else f"Validation: {label}"
+    label, unit = TRAINING.get(stem if many else name, (name, "nats"))
+    label += f", {counted(int(steps), 'step')}" if many else ""
+    return label if split == "train" else f"Validation: {label}", unit
 
 
 def logged(run: Run) -> dict[tuple[str, str], tuple[list, list]]:
@@ -485,24 +595,33 @@ def logged(run: Run) -> dict[tuple[str, str], tuple[list, list]]:
     return {key: line for key, line in lines.items() if any(line[1])}  # all zero: the KL of a model without latents
 
 
-def table(of: Comparison, name: str) -> dict:
-    """Methods by steps, every cell with the same decimals."""
+def table(of: Comparison, name: str, found: dict[str, list[dict]]) -> dict:
+    """Methods by steps, every cell with the same decimals; for NELBO also the limit of many steps, where it is known."""
     metric, places = of.metric(name), of.places(name)
+    limits = {m: limit for m in of.methods if name == "nelbo" and (limit := at_infinity(found[m]))}
+    least = min((limit["mean"] for limit in limits.values()), default=None) if len(limits) > 1 else None
     rows = []
     for method in of.methods:
-        cells = []
-        for T in of.steps:
-            cell = of.cell(method, T, name)
-            cells.append(
-                {
-                    "mean": fixed(cell["mean"], places) if cell else "–",
-                    "error": fixed(cell["se"], places) if cell and cell.get("se") is not None else "",
-                    "best": bool(cell) and cell["mean"] == of.best(name, T),
-                }
-            )
-        if any(cell["mean"] != "–" for cell in cells):
-            rows.append({"method": method, "cells": cells})
-    return {"name": name, "main": name in MAIN, "metric": metric, "level": caption(of, name, places), "rows": rows}
+        cells = [(of.cell(method, T, name), of.best(name, T)) for T in of.steps]
+        cells += [(limits.get(method), least)] if limits else []
+        if any(cell for cell, _ in cells):
+            rows.append({"method": method, "cells": [in_table(cell, places, best) for cell, best in cells]})
+    columns = [*of.steps, *(["∞"] if limits else [])]
+    about = {"name": name, "main": name in MAIN, "metric": metric, "level": caption(of, name, places)}
+    return {**about, "columns": columns, "rows": rows}
+
+
+def at_infinity(found: list[dict]) -> dict | None:
+    """NELBO with tokens revealed one by one, T → ∞, over seeds."""
+    measured = mean_over([(e.get("nelbo_infinity") or {}).get("mean") for e in found])
+    return measured and {"mean": measured[0], "se": measured[1]}
+
+
+def in_table(cell: dict | None, places: int, best: float | None) -> dict:
+    if cell is None:
+        return {"mean": "–", "error": "", "best": False}
+    error = fixed(cell["se"], places) if cell.get("se") is not None else ""
+    return {"mean": fixed(cell["mean"], places), "error": error, "best": cell["mean"] == best}
 
 
 def caption(of: Comparison, name: str, places: int) -> str:
@@ -510,13 +629,11 @@ def caption(of: Comparison, name: str, places: int) -> str:
     return f"{level[0]} {fixed(level[1], places)}" if level else ""
 
 
-def models(of: Comparison, directory: Path) -> list[dict]:
-    """Size, time, whether the latents are used; and, where it was asked for, the paper's objective beside a bound."""
+def models(of: Comparison, found: dict[str, list[dict]]) -> list[dict]:
+    """Size and time; and, where it was asked for, the paper's objective beside a bound."""
     rows = []
     for method, about in of.raw["methods"].items():
-        found = [evaluation(run_of(directory, method, seed)) for seed in of.seeds]
-        used = [e["collapse"] for e in found if e.get("collapse")]
-        paper = [e["paper_delbo"] for e in found if e.get("paper_delbo")]
+        paper = [e["paper_delbo"] for e in found[method] if e.get("paper_delbo")]
         bound = next((of.cell(method, T, "nelbo") for T in reversed(of.steps) if of.cell(method, T, "nelbo")), None)
         parameters = about.get("parameters") or {}
         rows.append(
@@ -525,8 +642,6 @@ def models(of: Comparison, directory: Path) -> list[dict]:
                 "sampling": parameters.get("sampling"),
                 "training": parameters.get("training"),
                 "time": duration(about.get("train_seconds")),
-                "kl": f"{sum(u['kl'] for u in used) / len(used):.3g}" if used else "–",
-                "units": active(used),
                 "paper": over_seeds(paper) if paper else None,
                 "note": paper[0].get("note", "") if paper else "",
                 "bound": with_error(bound["mean"], bound.get("se")) if bound else "–",
@@ -539,14 +654,6 @@ def over_seeds(measured: list[dict]) -> str:
     """The mean with its standard error over seeds; for one seed, the error over examples that came with it."""
     mean, error = mean_and_error([m["mean"] for m in measured])
     return with_error(mean, measured[0].get("se") if error is None else error)
-
-
-def active(used: list[dict]) -> str:
-    counts = sorted({u["active_units"] for u in used if "active_units" in u})
-    if not counts:
-        return "–"
-    total = next((f" of {u['units']}" for u in used if "units" in u), "")
-    return "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) + total
 
 
 def evaluation(run: Run) -> dict:
@@ -564,28 +671,51 @@ def differences(of: Comparison) -> list[dict]:
     """The tests, one group a measure."""
     groups = []
     for name in of.metrics:
-        metric, places = of.metric(name), of.places(name)
-        rows = []
-        for test in [t for t in of.raw.get("tests") or [] if t["metric"] == name]:
-            interval, p, d = test.get("ci95"), test.get("wilcoxon_p"), test["mean_difference"]
-            favours = "–"
-            if interval and metric.better:
-                lower = test["a"] if d < 0 else test["b"]
-                higher = test["b"] if d < 0 else test["a"]
-                favours = "neither" if includes_zero(test) else lower if metric.better == "lower" else higher
-            rows.append(
-                {
-                    "pair": f"{test['a']} − {test['b']}",
-                    "steps": test["steps"],
-                    "difference": fixed(d, places),
-                    "interval": f"[{fixed(interval[0], places)}, {fixed(interval[1], places)}]" if interval else "–",
-                    "p": "–" if p is None else f"{p:.3g}" if p >= 1e-4 else "< 0.0001",
-                    "favours": favours,
-                }
+        tests = [t for t in of.raw.get("tests") or [] if t["metric"] == name]
+        if tests:
+            rows = [difference(of.metric(name), test, of.places(name)) for test in tests]
+            examples = sorted({n for t in tests if (n := (t.get("examples") or {}).get("n"))})
+            group = {"metric": of.metric(name), "main": name in MAIN, "rows": rows, "limit": limit(of, tests)}
+            groups.append(
+                {**group, "examples": "–".join(f"{n:,}" for n in dict.fromkeys(examples[:1] + examples[-1:]))}
             )
-        if rows:
-            groups.append({"metric": metric, "main": name in MAIN, "rows": rows})
     return groups
+
+
+def difference(metric: Metric, test: dict, places: int) -> dict:
+    interval, d, across = test.get("ci95"), test["mean_difference"], test.get("examples") or {}
+    favours = "–"
+    if interval and metric.better:
+        lower = test["a"] if d < 0 else test["b"]
+        higher = test["b"] if d < 0 else test["a"]
+        favours = "neither" if includes_zero(test) else lower if metric.better == "lower" else higher
+    return {
+        "a": test["a"],
+        "b": test["b"],
+        "steps": test["steps"],
+        "difference": fixed(d, places),
+        "interval": between(interval, places),
+        "p": p_value(test.get("wilcoxon_p")),
+        "across": between(across.get("ci95"), places),
+        "across_p": p_value(across.get("wilcoxon_p")),
+        "favours": favours,
+    }
+
+
+def between(interval: list[float] | None, places: int) -> str:
+    return f"[{fixed(interval[0], places)}, {fixed(interval[1], places)}]" if interval else "–"
+
+
+def p_value(p: float | None) -> str:
+    return "–" if p is None else f"{p:.3g}" if p >= 1e-4 else "< 0.0001"
+
+
+def limit(of: Comparison, tests: list[dict]) -> str:
+    """What these seeds cannot show, where that is 0.05."""
+    least = [test["least_p"] for test in tests if test.get("least_p") is not None]
+    if len(of.seeds) < 2 or not least or min(least) <= 0.05:
+        return ""
+    return f"{counted(len(of.seeds), 'seed')} can reach no p below {min(least):.3g}, whatever the difference."
 
 
 def flat(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
