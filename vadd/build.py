@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vadd import config
 from vadd.errors import InputError
-from vadd.recipes import with_method
+from vadd.recipes import parsed, with_method
 
 if TYPE_CHECKING:
     from vadd.data import Source
@@ -82,10 +82,17 @@ def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int
 
 
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
-    """The experiment by a named method; `mdm-matched` is as wide as the experiment's VADD has parameters."""
+    """The experiment by a method. `mdm-matched` is as wide as VADD with the experiment's latents has parameters; changes
+    it is written with are made to both. Raises InputError as `with_method` does, or for a change of that width."""
+    name, changes = parsed(method)
     of = with_method(experiment, method)
-    if method != "mdm-matched":
+    if name != "mdm-matched":
         return of
+    if "network.width" in changes:
+        raise InputError(
+            f"method {name} is what sets network.width, got {changes['network.width']}; give that to all methods with "
+            "--network.width"
+        )
     data = source(experiment.source)
     return matched(of, experiment.latent.dim, data.shape, data.vocab_size)
 

@@ -96,9 +96,7 @@ def sample(
     *,
     num: Annotated[int, Field(ge=1, description="number of samples")],
     steps: Steps,
-    latents: Annotated[
-        Latents | None, Field(description="z a step, sample, batch; or a control")
-    ] = None,
+    latents: Annotated[Latents | None, Field(description="z a step, sample, batch; or a control")] = None,
     seed: Seed = 0,
     out: Out | None = None,
 ) -> None:

@@ -3,6 +3,12 @@
 Every run is `vadd train` and `vadd evaluate` in a process of its own, so a comparison that is killed goes on where it
 stopped when the same command is given again. A finished run is used again only if its configuration is identical.
 Methods with the same seed see the same data in the same order.
+
+Equal compute is, by the budget, one of two things. `examples`: every method takes the steps and batches of its
+configuration, equal ones unless a method is written with others. `seconds`: every method trains for as long as the first
+one does, m for steps_1 · c_1 / c_m steps, with c the seconds of a training step. These are measured once, beforehand
+(`vadd.timing`), and kept in budget.json, so that a comparison which goes on has the configurations that it began with.
+Learning-rate decay and KL warm-up are parts of the training, so they scale with it.
 """
 
 import datetime
@@ -12,7 +18,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +31,7 @@ from vadd import build, metrics
 from vadd.config import Experiment
 from vadd.errors import InputError
 from vadd.evaluate import BETTER, picture
+from vadd.recipes import parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
 
@@ -51,27 +61,34 @@ def compare(
     steps: list[int] | None = None,
     out: Path,
     jobs: int | None = None,
+    budget: Literal["examples", "seconds"] = "examples",
     command: str | None = None,
 ) -> Path:
     """Train, evaluate, compare; writes comparison.json, figures and report.html in `out` and returns the report's path.
 
-    `command` is what the report says to type to get it again.
+    `budget` is what all methods get equally much of. `command` is what the report says to type to get it again.
 
     Raises:
-        InputError: a run in `out` with another configuration, or a run that fails (with the end of its log).
+        InputError: a run or a budget in `out` of another configuration, or a run that fails (with the end of its log).
     """
+    if budget not in ("examples", "seconds"):
+        raise InputError(f"budget must be 'examples' or 'seconds', got {budget!r}")
     if steps is not None:
         experiment = experiment.model_copy(
             update={"evaluation": experiment.evaluation.model_copy(update={"steps": tuple(sorted(set(steps)))})}
         )
     planned = plan(experiment, methods, seeds)
+    if budget == "seconds":
+        require_no_steps_of_their_own(methods)
     out.mkdir(parents=True, exist_ok=True)
+    if budget == "seconds":
+        planned = paced(planned, out / "budget.json", jobs)
     runs = {key: opened(out / "runs" / f"{key[0]}-seed{key[1]}", of) for key, of in planned.items()}
     work = [run for run in runs.values() if not is_measured(run)]
     train_all(work, jobs)
     source = build.source(experiment.source)
     picture(out / "data", source.split("test")[: experiment.evaluation.num], source)
-    result = summary(experiment, runs, [command] if command else [])
+    result = summary(experiment, runs, [command] if command else [], budget)
     with atomic(out / "comparison.json") as path:
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False))
     page = report(out)
@@ -80,12 +97,65 @@ def compare(
     return page
 
 
+def require_no_steps_of_their_own(methods: list[str]) -> None:
+    for method in methods:
+        if "train.steps" in parsed(method)[1]:
+            raise InputError(f"a budget in seconds is what sets train.steps, so leave that out of method {method!r}")
+
+
+def paced(
+    planned: dict[tuple[str, int], Experiment], path: Path, jobs: int | None
+) -> dict[tuple[str, int], Experiment]:
+    """The same experiments, each with the steps that take as long as those of the first; `path` keeps what was measured.
+
+    Raises InputError if what `path` keeps is of other methods or other numbers of steps.
+    """
+    by_method: dict[str, Experiment] = {}  # its first seed
+    for (method, _), of in planned.items():
+        by_method.setdefault(method, of)
+    kept = json.loads(path.read_text()) if path.exists() else None
+    seconds = kept["seconds_per_step"] if kept else measured_seconds(by_method, shares(len(planned), jobs)[1])
+    if missing := by_method.keys() - seconds.keys():
+        names = ", ".join(sorted(missing))
+        raise InputError(f"{path} has no time of {names}; give another --out, or remove that file to measure anew")
+    first = next(iter(by_method))
+    steps = {
+        method: max(1, round(by_method[first].train.steps * seconds[first] / seconds[method])) for method in by_method
+    }
+    for method in by_method if kept else ():
+        if kept["steps"][method] != steps[method]:
+            raise InputError(
+                f"{path} gives {method} {kept['steps'][method]} steps, and now it would be {steps[method]}; "
+                "give another --out, or remove that file to measure anew"
+            )
+    if not kept:
+        with atomic(path) as aside:
+            aside.write_text(json.dumps({"seconds_per_step": seconds, "steps": steps, "unit": "seconds"}, indent=1))
+    print(f"steps in equal time: {', '.join(f'{method} {count}' for method, count in steps.items())}", flush=True)
+    return {
+        key: of.model_copy(update={"train": of.train.model_copy(update={"steps": steps[key[0]]})})
+        for key, of in planned.items()
+    }
+
+
+def measured_seconds(experiments: dict[str, Experiment], environment: dict[str, str]) -> dict[str, float]:
+    """`vadd.timing` in a process of its own, as the runs are."""
+    print("timing a training step of each method", flush=True)
+    told = json.dumps({name: of.model_dump(mode="json") for name, of in experiments.items()})
+    command = [sys.executable, "-m", "vadd.timing"]
+    done = subprocess.run(command, input=told, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"a training step could not be timed: {last.removeprefix('vadd: ')}")
+    return json.loads(done.stdout)
+
+
 def opened(path: Path, of: Experiment) -> Run:
     """The run directory for an experiment: new, or the one that is there if it is the same experiment."""
     if not (path / "config.json").exists():
         return Run.create(path, of)
     run = Run.open(path)
-    there, here = (e.model_dump(exclude={"evaluation"}) for e in (run.experiment, of))
+    there, here = (e.model_dump(exclude={"about", "evaluation"}) for e in (run.experiment, of))
     if there != here:
         key = next(k for k in here if there[k] != here[k])
         raise InputError(
@@ -101,17 +171,22 @@ def is_measured(run: Run) -> bool:
     if not (run.finished and run.evaluation.exists()):
         return False
     of, found = run.experiment.evaluation, json.loads(run.evaluation.read_text())
-    asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles}
+    asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
     return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= found["settings"].items()
+
+
+def shares(runs: int, jobs: int | None) -> tuple[int, dict[str, str]]:
+    """How many of the runs go on at a time, and the environment that gives each its share of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(runs, jobs or cores)
+    return jobs, os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
 
 
 def train_all(work: list[Run], jobs: int | None) -> None:
     """Train and evaluate the runs, `jobs` at a time, each in its own processes with its share of the cores."""
     if not work:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(len(work), jobs or cores)
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    jobs, environment = shares(len(work), jobs)
     waiting, running = list(work), {}
     total = sum(run.experiment.train.steps for run in work)
     terminal = sys.stderr.isatty()
@@ -162,8 +237,30 @@ def trained(run: Run) -> int:
     return lines[-1]["step"] if lines else 0
 
 
-def summary(experiment: Experiment, runs: dict[tuple[str, int], Run], commands: list[str]) -> dict:
-    """comparison.json (DESIGN section 6)."""
+def per_example(runs: Iterable[Run]) -> dict[str, np.ndarray]:
+    """T -> (N,) nats of the held-out examples, the mean over runs; only where every run has them, equally many."""
+    found = []
+    for run in runs:
+        if not run.likelihoods.exists():
+            return {}
+        try:
+            with np.load(run.likelihoods, allow_pickle=False) as arrays:
+                found.append(dict(arrays))
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise InputError(
+                f"{run.likelihoods} is damaged: {error}; write it again with: vadd evaluate {run.path}"
+            ) from error
+    everywhere = [T for T in found[0] if all(T in of and of[T].shape == found[0][T].shape for of in found)]
+    return {T: np.mean([of[T] for of in found], axis=0) for T in everywhere}
+
+
+def summary(
+    experiment: Experiment, runs: dict[tuple[str, int], Run], commands: list[str], budget: str = "examples"
+) -> dict:
+    """comparison.json (DESIGN section 6).
+
+    A measure is a number, or a dict with its `mean`; one that a seed lacks, or has as null, is left out.
+    """
     methods = list(dict.fromkeys(method for method, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
     found = {key: json.loads(run.evaluation.read_text()) for key, run in runs.items()}
@@ -171,10 +268,16 @@ def summary(experiment: Experiment, runs: dict[tuple[str, int], Run], commands: 
 
     def values(method: str, T: str, metric: str) -> list[float]:
         cells = [found[method, seed]["steps"][T].get(metric) for seed in seeds]
-        return [c["mean"] if isinstance(c, dict) else c for c in cells]
+        return [c.get("mean") if isinstance(c, dict) else c for c in cells]
 
     def names(method: str, T: str) -> list[str]:
         return [m for m in found[method, seeds[0]]["steps"][T] if None not in values(method, T, m)]
+
+    each = {method: per_example(runs[method, seed] for seed in seeds) for method in methods}
+
+    def examples(a: str, b: str, T: str, metric: str) -> dict:
+        there = metric == "nelbo" and T in each[a] and T in each[b] and each[a][T].shape == each[b][T].shape
+        return {"examples": metrics.paired_examples(each[a][T], each[b][T])} if there else {}
 
     table = {}
     for method in methods:
@@ -204,9 +307,12 @@ def summary(experiment: Experiment, runs: dict[tuple[str, int], Run], commands: 
                         "mean_difference": paired["mean"],
                         "ci95": paired["ci95"],
                         "wilcoxon_p": paired["wilcoxon_p"],
+                        "least_p": metrics.least_p(len(seeds)),
+                        **examples(a, b, T, metric),
                     }
                 )
     first = next(iter(found.values()))
+    train = {method: runs[method, seeds[0]].experiment.train for method in methods}
     return {
         "recipe": experiment.recipe,
         "about": experiment.about,
@@ -215,8 +321,14 @@ def summary(experiment: Experiment, runs: dict[tuple[str, int], Run], commands: 
         "seeds": seeds,
         "entropy": first["entropy"],
         "floor": first["floor"],
+        "ideal_mdm": first.get("ideal_mdm"),
         "better": BETTER,
         "commands": commands,
+        "budget": {
+            "unit": budget,
+            "steps": {method: of.steps for method, of in train.items()},
+            "examples": {method: of.steps * of.batch for method, of in train.items()},
+        },
         "methods": table,
         "tests": tests,
         "environment": json.loads(next(iter(runs.values())).environment.read_text()),

@@ -4,6 +4,10 @@ Runs of two methods with the same seed are a pair, so methods are compared by th
 the seed does to both drops out. The interval is Student's, d̄ ± t_{0.975, n-1} s/√n. The Wilcoxon signed-rank test
 assumes symmetry of d only: given |d|, all 2ⁿ choices of signs are equally likely. So its smallest two-sided p with n
 non-zero differences is 2/2ⁿ: five seeds reach 0.0625, never below 0.05.
+
+The same two, with d the differences of held-out examples in place of seeds, answer another question. All seeds share the
+held-out examples, and the models are held fixed: the thousands of d say whether these trained models differ on the
+population of examples, and nothing of whether retrained ones would.
 """
 
 from collections.abc import Sequence
@@ -12,7 +16,9 @@ import numpy as np
 
 from vadd.errors import InputError
 
-__all__ = ["mean_and_error", "paired_difference"]
+__all__ = ["least_p", "mean_and_error", "paired_difference", "paired_examples"]
+
+EXACT = 25  # differences up to which the test is exact; beyond, the normal approximation is as good
 
 
 def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
@@ -33,15 +39,44 @@ def paired_difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.n
     if len(a) != len(b):
         raise InputError(f"values are paired by seed and must be as many on both sides, got {len(a)} and {len(b)}")
     d = finite(a) - finite(b)
-    n = len(d)
+    mean, ci95 = mean_and_interval(d)
+    return {"mean": mean, "ci95": ci95, "wilcoxon_p": signed_rank_p(d) if ci95 else None, "n": len(d)}
+
+
+def paired_examples(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> dict:
+    """a - b, paired by held-out example: their number `n`, `mean_difference`, `ci95` [lo, hi] and two-sided `wilcoxon_p`.
+
+    a, b (N,): the nats of the same examples in the same order by two methods, each the mean over its seeds. Seeds share
+    the held-out examples, so this says whether these trained models differ on the population of examples, not whether
+    retrained ones would (`paired_difference` asks that). The test is exact up to 25 non-zero differences and normal
+    beyond. For a single example `ci95` and `wilcoxon_p` are None. Raises InputError if the lengths differ, there is no
+    value, or one is not finite.
+    """
+    if len(a) != len(b):
+        raise InputError(f"values are paired by example and must be as many on both sides, got {len(a)} and {len(b)}")
+    d = finite(a) - finite(b)
+    mean, ci95 = mean_and_interval(d)
+    p = None
+    if ci95:
+        p = signed_rank_p(d) if np.count_nonzero(d) <= EXACT else normal_signed_rank_p(d)
+    return {"n": len(d), "mean_difference": mean, "ci95": ci95, "wilcoxon_p": p}
+
+
+def least_p(n: int) -> float:
+    """2/2ⁿ: the smallest p that the exact two-sided signed-rank test of n pairs can give, whatever the difference."""
+    return 2 / 2**n
+
+
+def mean_and_interval(d: np.ndarray) -> tuple[float, list[float] | None]:
+    """The mean and Student's 95% interval; None for a single value."""
     mean, error = mean_and_error(d)
     if error is None:
-        return {"mean": mean, "ci95": None, "wilcoxon_p": None, "n": n}
+        return mean, None
 
     from scipy.stats import t
 
-    half = float(t.ppf(0.975, n - 1)) * error
-    return {"mean": mean, "ci95": [mean - half, mean + half], "wilcoxon_p": signed_rank_p(d), "n": n}
+    half = float(t.ppf(0.975, len(d) - 1)) * error
+    return mean, [mean - half, mean + half]
 
 
 def signed_rank_p(d: np.ndarray) -> float:
@@ -56,6 +91,13 @@ def signed_rank_p(d: np.ndarray) -> float:
         law = (np.pad(law, (0, rank)) + np.pad(law, (rank, 0))) / 2
     centred = np.abs(2 * np.arange(len(law)) - ranks.sum())
     return float(law[centred >= centred[ranks[d > 0].sum()]].sum())
+
+
+def normal_signed_rank_p(d: np.ndarray) -> float:
+    """The same for many d: a normal sum of positive ranks, of the variance that ties leave it."""
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(d[d != 0], method="approx").pvalue)
 
 
 def finite(values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -1,17 +1,21 @@
 """Recipes: functions that return an Experiment; and methods: named changes to one.
 
 A recipe is what is learned and at which size; a method is how. Every method applies to every recipe, so that any two
-can be compared on equal terms. Nothing here imports torch.
+can be compared on equal terms. A method can be changed where it is named, e.g. for an ablation:
+
+    vadd,latent.sees_mask=false        vadd,latent.dim=4,objective.kl_warmup=0
+
+The whole text is then its name, and names its folder in a comparison. Nothing here imports torch.
 """
 
 from collections.abc import Callable
 
 from vadd.config import Experiment
 from vadd.errors import InputError
-from vadd.overrides import did_you_mean, override
+from vadd.overrides import did_you_mean, override, spelled
 from vadd.recipes import custom, image, toy
 
-__all__ = ["METHODS", "RECIPES", "recipe", "with_method"]
+__all__ = ["METHODS", "RECIPES", "parsed", "recipe", "with_method"]
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
@@ -26,6 +30,8 @@ METHODS: dict[str, dict[str, object]] = {
     "persistent": {"objective.kind": "persistent", "sampling.latents": "fixed"},
 }
 
+SHARED = ("seed", "source", "evaluation")  # by the methods of a comparison, or it compares something else
+
 
 def recipe(name: str) -> Experiment:
     """The experiment of a recipe, e.g. `recipe("toy.coins")`. Raises InputError for an unknown name."""
@@ -34,8 +40,43 @@ def recipe(name: str) -> Experiment:
     return RECIPES[name]()
 
 
-def with_method(experiment: Experiment, name: str) -> Experiment:
-    """The experiment with a method's changes. Raises InputError for an unknown name."""
+def parsed(method: str) -> tuple[str, dict[str, str]]:
+    """`NAME,field=value,...` as the name of a method and the changes to it: every method is looked up through here.
+
+    Raises:
+        InputError: an unknown name; a change without `=`, with a slash, made twice, or of what is not the method's own:
+            what NAME itself sets, and the seed, source and evaluation that all methods share.
+    """
+    name, *parts = method.split(",")
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}{did_you_mean(name, METHODS)}; methods are {', '.join(METHODS)}")
-    return override(experiment, METHODS[name]).model_copy(update={"method": name})
+    changes: dict[str, str] = {}
+    for part in parts:
+        field, equals, value = part.partition("=")
+        field = field.replace("-", "_")
+        if not equals:
+            raise InputError(f"a method is changed by field=value, got {part!r} in {method!r}")
+        if "/" in part:
+            raise InputError(
+                f"a method names its folder, so its changes hold no slash, got {part!r}; change the recipe"
+            )
+        if field in changes:
+            raise InputError(f"a method changes a field once, got {field} twice in {method!r}; leave one out")
+        if field in METHODS[name]:
+            raise InputError(
+                f"method {name} is what sets {field}, got {part!r}; leave that out, or change another method"
+            )
+        if field.partition(".")[0] in SHARED:
+            option = f"{spelled(field)} {value}"
+            raise InputError(f"{field} is no method's own, got {part!r}; change it for all methods with {option}")
+        changes[field] = value
+    return name, changes
+
+
+def with_method(experiment: Experiment, method: str) -> Experiment:
+    """The experiment with a method's changes, those of its name and those it is written with: see `parsed`.
+
+    Raises InputError for an unknown name, or a change that is not allowed.
+    """
+    name, changes = parsed(method)
+    return override(experiment, METHODS[name] | changes).model_copy(update={"method": method})

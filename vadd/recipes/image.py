@@ -15,5 +15,5 @@ def digits() -> Experiment:
         network=MLP(width=256, dropout=0.2),
         objective=Objective(kl_warmup=0.8),
         train=Train(steps=2500, batch=256, weight_decay=0.1),
-        evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000, particles=64),
+        evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000),
     )

@@ -1,0 +1,76 @@
+"""What a training step costs: the measure by which methods are given equal time.
+
+    python -m vadd.timing < {METHOD: experiment, ...} > {METHOD: seconds, ...}
+
+The steps are those of `vadd.train.fit` itself, in short runs that are thrown away, and the seconds are what these runs
+log. A shared machine is never equally fast twice, so the methods take turns, and each is given the median of its blocks
+of steps: believe the ratio of two methods rather than either time. Validation and checkpoints are left out, and of
+several devices one does its share of the batch.
+"""
+
+import contextlib
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vadd.config import Experiment
+from vadd.errors import InputError
+from vadd.run import Run
+from vadd.train import fit
+
+__all__ = ["seconds_per_step"]
+
+ROUNDS = 5  # turns of each method
+BLOCKS = 3  # that count in a turn, after one that warms up
+SECONDS = 0.25  # that a block shall take
+LEAST = 5  # steps of a block, and of the trial that says how many take so long
+
+
+def seconds_per_step(experiments: dict[str, Experiment]) -> dict[str, float]:
+    """The seconds of a training step of each experiment, measured in turns."""
+    sizes = {name: steps_of_a_block(of) for name, of in experiments.items()}
+    found: dict[str, list[float]] = {name: [] for name in experiments}
+    for _ in range(ROUNDS):
+        for name, of in experiments.items():
+            found[name] += timed(of, sizes[name])
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def steps_of_a_block(of: Experiment) -> int:
+    """As many as take `SECONDS`, and not so many that measuring takes longer than the training itself."""
+    wanted = SECONDS / max(statistics.median(timed(of, LEAST)), 1e-6)
+    return max(LEAST, round(min(wanted, of.train.steps / (ROUNDS * (1 + BLOCKS)))))
+
+
+def timed(of: Experiment, size: int) -> list[float]:
+    """Seconds a step of each of `BLOCKS` blocks of `size` training steps."""
+    steps = size * (1 + BLOCKS)
+    never = {"validate_every": steps + 1, "checkpoint_every": steps + 1}
+    share = {"batch": of.train.batch // of.train.devices, "devices": 1}
+    train = of.train.model_copy(update={"steps": steps, "log_every": size, **never, **share})
+    with TemporaryDirectory() as folder:
+        run = Run.create(Path(folder) / "run", of.model_copy(update={"train": train}))
+        fit(run, quiet=True)
+        ends = [line["seconds"] for line in run.metrics() if line["split"] == "train"]
+    return [(end - start) / size for start, end in itertools.pairwise(ends)]
+
+
+def main() -> int:
+    experiments = {
+        name: Experiment.model_validate_json(json.dumps(of), strict=True) for name, of in json.load(sys.stdin).items()
+    }
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answer alone
+            found = seconds_per_step(experiments)
+    except InputError as error:
+        print(f"vadd: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
