@@ -96,7 +96,7 @@ def told(capsys, line: str) -> str:
         ("sample run --num 1 --steps 0", "steps must be at least 1, got 0"),
         ("sample run --num 1", "vadd sample needs --steps"),
         ("sample --num 1 --steps 1", "vadd sample needs RUN"),
-        ("sample run --num 1 --steps 1 --latents old", "latents must be 'fresh', 'fixed' or 'shared', got 'old'"),
+        ("sample run --num 1 --steps 1 --latents old", "latents must be 'fresh', 'fixed', 'shared', 'mean' or"),
         ("sample nowhere --num 1 --steps 1", "there is no run directory nowhere"),
         ("evaluate run --steps 1 0", "steps must be at least 1, got 0"),
         ("encode run --out z.npy", "encodings are written as .npz, got 'z.npy'"),
@@ -285,12 +285,25 @@ def test_evaluate_shows_what_it_writes(capsys, finished):
     written = json.loads(finished.evaluation.read_text())
     assert list(written["steps"]) == ["1", "2"]
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert rows["steps"] == ["1", "2", "floor"]
-    bounds = [measured["nelbo"] for measured in written["steps"].values()]
+    assert rows["steps"] == ["1", "2", "∞", "floor"]
+    bounds = [*(measured["nelbo"] for measured in written["steps"].values()), written["nelbo_infinity"]]
     assert rows["nelbo"] == [f"{value:.4g}" for value in (*(b["mean"] for b in bounds), written["entropy"])]
     assert rows["nelbo_se"] == [f"{b['se']:.4g}" for b in bounds]
     distances = [measured["js"] for measured in written["steps"].values()]
     assert rows["js"] == [f"{value:.4g}" for value in (*distances, written["floor"]["js"])]
+    with np.load(finished.likelihoods, allow_pickle=False) as each:  # the bound of every held-out example
+        for T, measured in written["steps"].items():
+            assert each[T].mean() == pytest.approx(measured["nelbo"]["mean"])
+    assert written["ideal_mdm"] == pytest.approx({"1": 2 * np.log(2), "2": 1.5 * np.log(2)})  # two coins
+    assert set(written["collapse"]["mutual_information"]) == {"0.25", "0.5", "0.75", "1"}
+
+
+def test_controls_are_measured_on_the_same_weights(capsys, finished):
+    assert main(["evaluate", "run", "--steps", "1", "--num", "100", "--particles", "2", "--controls"]) == 0
+    assert "samples by latents" in capsys.readouterr().out
+    controls = json.loads(finished.evaluation.read_text())["controls"]
+    assert list(controls) == ["fresh", "fixed", "shared", "mean", "zero"]
+    assert controls["fresh"]["1"]["js"] == controls["fixed"]["1"]["js"]  # at one step they are one
 
 
 # ------------------------------------------------------------------------------------------------------ help

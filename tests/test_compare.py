@@ -1,13 +1,24 @@
-"""A comparison from nothing to the report, and what is reused."""
+"""A comparison from nothing to the report, what is reused, and what makes it fair."""
 
+import io
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
 
-from vadd import InputError
-from vadd.compare import compare, plan
+from vadd import InputError, timing
+from vadd import compare as module
+from vadd.compare import compare, measured_seconds, opened, plan, summary
+from vadd.metrics import paired_examples
 from vadd.overrides import override
 from vadd.recipes import recipe
+from vadd.run import Run
 
 TINY = {
     "train.steps": 20,
@@ -37,6 +48,14 @@ def test_a_comparison_is_measured_reported_and_reused(tmp_path, capsys):
             assert cell["mean"] == pytest.approx(sum(cell["values"]) / 2)
             assert cell["se"] > 0
     assert {(t["a"], t["b"], t["steps"], t["metric"]) for t in result["tests"]} >= {("vadd", "mdm", 1, "nelbo")}
+    for test in result["tests"]:
+        assert test["least_p"] == 0.5 <= test["wilcoxon_p"]
+        assert ("examples" in test) == (test["metric"] == "nelbo")
+        if "examples" in test:
+            assert test["examples"]["n"] == 50
+            assert test["examples"]["mean_difference"] == pytest.approx(test["mean_difference"], rel=1e-4)
+    shared = {"steps": {"vadd": 20, "mdm": 20}, "examples": {"vadd": 640, "mdm": 640}}
+    assert result["budget"] == {"unit": "examples", **shared}
     assert "report:" in capsys.readouterr().out
 
     # The same command again trains nothing; another number of steps only measures.
@@ -70,3 +89,197 @@ def test_mistakes_are_told():
         plan(tiny(), ["vadd"], 0)
     with pytest.raises(InputError, match="once, got vadd vadd"):
         plan(tiny(), ["vadd", "vadd"], 1)
+
+
+# ------------------------------------------------------------------------------------------ what is written down
+
+
+def measured(run: Run, nelbo: float = 1.0, costs: dict | None = None, **more) -> Run:
+    """Pretend that a run was trained and evaluated."""
+    of = run.experiment
+    steps = {str(T): {"nelbo": {"mean": nelbo, "se": 0.1}, **more} for T in of.evaluation.steps}
+    settings = {name: getattr(of.evaluation, name) for name in ("num", "held_out", "particles", "proposal")}
+    parameters = {"sampling": 1, "training": 2}
+    found = {"parameters": parameters, "entropy": 0.5, "floor": {}, "settings": settings, "steps": steps}
+    run.log({"step": of.train.steps, "split": "train", "loss": 1.0, "seconds": 3.0 + of.seed})
+    run.weights.touch()
+    run.write_json(run.evaluation, found)
+    if costs is not None:
+        np.savez(run.likelihoods, **costs)
+    return run
+
+
+def summarised(tmp_path, make, methods=("vadd", "mdm"), seeds=3):
+    """The summary of runs that `make(run, method, seed)` has measured."""
+    planned = plan(tiny(), list(methods), seeds)
+    runs = {key: make(opened(tmp_path / f"{key[0]}-{key[1]}", of), *key) for key, of in planned.items()}
+    return summary(tiny(), runs, [])
+
+
+def test_examples_are_paired_after_the_mean_over_seeds(tmp_path):
+    costs = np.random.default_rng(0).normal(size=(2, 3, 40))  # (method, seed, example)
+    a, b = costs.mean(1)
+
+    def make(run, method, seed):
+        return measured(run, nelbo=seed, js=0.1, costs={"1": costs[("vadd", "mdm").index(method), seed]})
+
+    tests = summarised(tmp_path, make)["tests"]
+    found = {(t["metric"], t["steps"]): t.get("examples") for t in tests}
+    assert found == {("nelbo", 1): paired_examples(a, b), ("nelbo", 2): None, ("js", 1): None, ("js", 2): None}
+    assert {t["least_p"] for t in tests} == {0.25}
+
+
+@pytest.mark.parametrize("what", ["a file that is missing", "fewer examples for a seed", "fewer examples for a method"])
+def test_examples_that_do_not_pair_are_left_out(tmp_path, what):
+    def make(run, method, seed):
+        few = method == "mdm" and (seed == 1 or what == "fewer examples for a method")
+        missing = few and what == "a file that is missing"
+        return measured(run, costs=None if missing else {"1": np.zeros(10 - few)})
+
+    assert not any("examples" in t for t in summarised(tmp_path, make)["tests"])
+
+
+def test_a_damaged_file_of_likelihoods_is_told(tmp_path):
+    def make(run, method, seed):
+        measured(run).likelihoods.write_bytes(b"PK no zip")
+        return run
+
+    with pytest.raises(InputError, match=r"likelihoods.npz is damaged.*vadd evaluate"):
+        summarised(tmp_path, make)
+
+
+def test_a_measure_that_a_seed_lacks_is_left_out_and_one_in_a_dict_counts_by_its_mean(tmp_path):
+    def make(run, method, seed):
+        correlation = {"mean": 0.3 + seed, "se": None} if method == "vadd" else None
+        lacking = {} if seed == 1 else {"js": 0.1}
+        null = {"tv": None if seed == 2 else 0.1, "mi_error": {"mean": None, "se": None}}
+        return measured(run, total_correlation=correlation, pairwise_error=0.2, **lacking, **null)
+
+    result = summarised(tmp_path, make)
+    cells = result["methods"]["vadd"]["steps"]["1"]
+    assert set(cells) == {"nelbo", "total_correlation", "pairwise_error"}
+    assert cells["total_correlation"]["values"] == [0.3, 1.3, 2.3]
+    assert set(result["methods"]["mdm"]["steps"]["1"]) == {"nelbo", "pairwise_error"}
+    assert {t["metric"] for t in result["tests"]} == {"nelbo", "pairwise_error"}
+    assert result["methods"]["vadd"]["train_seconds"] == 4
+
+
+def test_a_method_with_changes_is_compared_under_its_whole_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train_all", lambda work, jobs: [measured(run) for run in work])
+    compare(tiny(), methods=["vadd", "vadd,latent.dim=4,train.batch=64"], seeds=1, out=tmp_path)
+    changed = Run.open(tmp_path / "runs" / "vadd,latent.dim=4,train.batch=64-seed0").experiment
+    assert (changed.latent.dim, changed.method) == (4, "vadd,latent.dim=4,train.batch=64")
+    result = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(result["methods"]) == ["vadd", "vadd,latent.dim=4,train.batch=64"]
+    assert list(result["budget"]["examples"].values()) == [640, 1280]
+
+
+# --------------------------------------------------------------------------------------------------- equal time
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A machine on which a step of VADD takes twice as long; notes how often it was asked."""
+    asked = []
+
+    def seconds(experiments, environment):
+        asked.append((list(experiments), environment["OMP_NUM_THREADS"]))
+        return {method: 0.02 if method == "vadd" else 0.01 for method in experiments}
+
+    monkeypatch.setattr(module, "measured_seconds", seconds)
+    monkeypatch.setattr(module, "train_all", lambda work, jobs: [measured(run) for run in work])
+    return asked
+
+
+def in_time(out, methods=("vadd", "mdm"), experiment=None):
+    compare(experiment or tiny(), methods=list(methods), seeds=2, out=out, budget="seconds")
+    return json.loads((out / "comparison.json").read_text())["budget"]
+
+
+def test_in_equal_time_the_cheaper_method_takes_more_steps_and_a_second_call_measures_nothing(tmp_path, timed):
+    steps = {"vadd": 20, "mdm": 40}
+    expected = {"unit": "seconds", "steps": steps, "examples": {"vadd": 640, "mdm": 1280}}
+    assert in_time(tmp_path / "out") == expected
+    kept = json.loads((tmp_path / "out" / "budget.json").read_text())
+    assert kept == {"seconds_per_step": {"vadd": 0.02, "mdm": 0.01}, "steps": steps, "unit": "seconds"}
+    for (method, count), seed in itertools.product(steps.items(), range(2)):
+        of = Run.open(tmp_path / "out" / "runs" / f"{method}-seed{seed}").experiment
+        assert of.train.steps == count
+        assert of.objective == tiny().objective
+    assert in_time(tmp_path / "out") == expected
+    assert [methods for methods, _ in timed] == [["vadd", "mdm"]]
+    # The first method is the measure: it keeps its steps.
+    assert in_time(tmp_path / "turned", ["mdm", "vadd"])["steps"] == {"mdm": 20, "vadd": 10}
+
+
+def test_a_budget_of_something_else_is_told(tmp_path, timed):
+    in_time(tmp_path)
+    with pytest.raises(InputError, match=r"budget.json has no time of mdm-matched; give another --out, or remove"):
+        in_time(tmp_path, ["vadd", "mdm", "mdm-matched"])
+    with pytest.raises(
+        InputError, match=r"budget.json gives vadd 20 steps, and now it would be 30; give another --out"
+    ):
+        in_time(tmp_path, experiment=tiny(**{"train.steps": 30}))
+    with pytest.raises(InputError, match=r"what sets train.steps, so leave that out of method 'mdm,train.steps=9'"):
+        in_time(tmp_path, ["vadd", "mdm,train.steps=9"])
+    with pytest.raises(InputError, match=r"budget must be 'examples' or 'seconds', got 'hours'"):
+        compare(tiny(), methods=["vadd"], seeds=1, out=tmp_path, budget="hours")
+    with pytest.raises(InputError, match=r"holds another configuration"):  # without the budget: other steps
+        compare(tiny(), methods=["vadd", "mdm"], seeds=2, out=tmp_path)
+
+
+def test_a_step_of_a_larger_network_is_measured_to_take_longer(monkeypatch):
+    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.setattr(timing, "BLOCKS", 1)
+    large = {"network.width": 512, "train.batch": 512}
+    found = timing.seconds_per_step({"small": tiny(), "large": tiny(**large)})
+    assert found["large"] > 2 * found["small"] > 0
+
+
+def test_times_go_from_process_to_process_as_json(monkeypatch, capsys):
+    monkeypatch.setattr(
+        timing, "seconds_per_step", lambda experiments: print("a word") or dict.fromkeys(experiments, 1)
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"mdm": tiny().model_dump(mode="json")})))
+    assert timing.main() == 0
+    assert json.loads(capsys.readouterr().out) == {"mdm": 1}
+
+
+def test_a_step_that_cannot_be_timed_is_one_sentence():
+    with pytest.raises(
+        InputError, match=r"^a training step could not be timed: train.device is cuda, but torch finds no"
+    ):
+        measured_seconds({"vadd": tiny(**{"train.device": "cuda"})}, os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+
+
+# ------------------------------------------------------------------------------------------------------- killed
+
+
+def test_a_comparison_killed_in_the_middle_goes_on_and_keeps_what_was_finished(tmp_path):
+    changes = {**TINY, "train.steps": 500, "train.validate_every": 1000}
+    options = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    methods = ["mdm,train.steps=10", "vadd"]
+    command = [sys.executable, "-m", "vadd", "compare", "toy.coins", "--methods", *methods, "--seeds", "1"]
+    command += ["--steps", "1", "--jobs", "2", "--out", str(tmp_path / "out"), *options]
+    started = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "start_new_session": True}
+    quick, slow = (Run(tmp_path / "out" / "runs" / f"{method}-seed0") for method in methods)
+
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, **started)
+    try:
+        while process.poll() is None and not quick.finished:
+            time.sleep(0.01)
+    finally:  # the children are of its group
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert not slow.finished
+    assert not (tmp_path / "out" / "comparison.json").exists()
+    weights = quick.weights.stat().st_mtime_ns
+
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **started)
+    assert quick.weights.stat().st_mtime_ns == weights
+    assert slow.finished
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(result["methods"]) == methods
+    assert result["budget"]["steps"] == {"mdm,train.steps=10": 10, "vadd": 500}
+    assert (tmp_path / "out" / "report.html").exists()

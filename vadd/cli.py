@@ -33,7 +33,10 @@ Recipe = Annotated[str, Field(description="a name that `vadd recipes` lists")]
 RunPath = Annotated[Path, Field(description="a run directory")]
 Steps = Annotated[int, Field(ge=1, description="network calls for a sample")]
 StepsList = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, description="numbers of sampling steps")]
-Methods = Annotated[tuple[str, ...], Field(title="METHOD", min_length=1, description="names of methods")]
+Methods = Annotated[
+    tuple[str, ...],
+    Field(title="METHOD", min_length=1, description="names of methods, also with changes: vadd,latent.dim=4"),
+]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
 Proposal = Literal["recognition", "step", "mixture", "step-mixture"]
 Out = Annotated[Path, Field(title="FILE", description=".npy .csv .png .txt .jsonl, as suits the data; default: a look")]
@@ -53,7 +56,7 @@ def recipes(*, json: Annotated[bool, Field(description="everything, for programs
 def train(
     recipe: Recipe | None = None,
     *,
-    method: Annotated[str | None, Field(description="vadd (default), mdm, mdm-matched or persistent")] = None,
+    method: Annotated[str | None, Field(description="vadd (default), mdm, mdm-matched, persistent")] = None,
     run: Annotated[Path | None, Field(title="DIR", description="where; default runs/RECIPE-METHOD-seedN")] = None,
     resume: Annotated[bool, Field(description="continue the run directory exactly; RECIPE may be left out")] = False,
     **changes: object,
@@ -65,7 +68,7 @@ def train(
         raise InputError("vadd train needs a RECIPE, or --resume with --run DIR; `vadd recipes` lists the recipes")
     if recipe is not None:
         chosen = method or "vadd"
-        for name in METHODS.get(chosen, {}).keys() & changes.keys():
+        for name in METHODS.get(chosen.split(",")[0], {}).keys() & changes.keys():
             raise InputError(f"method {chosen} is what sets --{name}; leave that out, or choose another --method")
         experiment = build.by_method(override(made(recipe), changes), chosen)
         run = run or Path("runs") / f"{recipe}-{experiment.method}-seed{experiment.seed}"
@@ -159,6 +162,7 @@ def compare(
     seeds: Annotated[int, Field(ge=1, description="runs of each method")] = 5,
     steps: StepsList | None = None,
     out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
+    budget: Annotated[Literal["examples", "seconds"], Field(description="what all get equally much of")] = "examples",
     jobs: Annotated[int | None, Field(ge=1, description="runs at a time; default one a core")] = None,
     **changes: object,
 ) -> None:
@@ -173,6 +177,7 @@ def compare(
         out = out or Path("comparisons") / recipe
         command = shlex.join(["vadd", *sys.argv[1:]])
         options = {"methods": list(methods), "seeds": seeds, "steps": steps, "out": out, "jobs": jobs}
+        options["budget"] = budget
         compared(located(experiment), **options, command=command)
 
 
