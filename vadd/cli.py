@@ -22,7 +22,7 @@ from vadd.arguments import call, columns
 from vadd.config import Experiment, Latents
 from vadd.errors import InputError
 from vadd.overrides import override
-from vadd.recipes import METHODS, RECIPES, with_method
+from vadd.recipes import METHODS, RECIPES, parsed, with_method
 from vadd.recipes import recipe as made
 
 __all__ = ["main"]
@@ -68,7 +68,8 @@ def train(
         raise InputError("vadd train needs a RECIPE, or --resume with --run DIR; `vadd recipes` lists the recipes")
     if recipe is not None:
         chosen = method or "vadd"
-        for name in METHODS.get(chosen.split(",")[0], {}).keys() & changes.keys():
+        base, own = parsed(chosen)
+        for name in (METHODS[base] | own).keys() & changes.keys():
             raise InputError(f"method {chosen} is what sets --{name}; leave that out, or choose another --method")
         experiment = build.by_method(override(made(recipe), changes), chosen)
         run = run or Path("runs") / f"{recipe}-{experiment.method}-seed{experiment.seed}"
