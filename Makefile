@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 test: $(VENV)/tests-installed
 	$(BIN)/ruff check vadd tests benchmarks
 	$(BIN)/ruff format --check vadd tests benchmarks
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 slow: $(VENV)/tests-installed
 	$(BIN)/pytest -q -m slow
