@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["by_method", "device", "masking", "matched", "model", "source"]
 
+WIDTH = {"mlp": ("width", 1), "unet": ("channels", 2)}  # what is widened, and by how much: normalisation wants divisors
+
 
 def source(of: config.Source) -> Source:
     """The data. Imports no torch."""
@@ -69,13 +71,16 @@ def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int
 
     from vadd.model import MaskedDiffusion
     from vadd.nn.mlp import MLPDenoiser, MLPRecognition
+    from vadd.nn.unet import UNetDenoiser, UNetRecognition
 
+    networks = {"mlp": (MLPDenoiser, MLPRecognition), "unet": (UNetDenoiser, UNetRecognition)}
+    Denoiser, Recognition = networks[experiment.network.kind]
     size = experiment.network.model_dump(exclude={"kind"})
     dim = experiment.latent.dim
     with torch.random.fork_rng():
         torch.manual_seed(experiment.seed)
-        denoiser = MLPDenoiser(shape, vocab_size, dim, **size)
-        recognition = MLPRecognition(shape, vocab_size, **size) if dim else None
+        denoiser = Denoiser(shape, vocab_size, dim, **size)
+        recognition = Recognition(shape, vocab_size, **size) if dim else None
         return MaskedDiffusion(
             shape, masking(experiment, vocab_size), denoiser, recognition, sees_mask=experiment.latent.sees_mask
         )
@@ -88,10 +93,10 @@ def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     of = with_method(experiment, method)
     if name != "mdm-matched":
         return of
-    if "network.width" in changes:
+    width = f"network.{WIDTH[experiment.network.kind][0]}"
+    if width in changes:
         raise InputError(
-            f"method {name} is what sets network.width, got {changes['network.width']}; give that to all methods with "
-            "--network.width"
+            f"method {name} is what sets {width}, got {changes[width]}; give that to all methods with --{width}"
         )
     data = source(experiment.source)
     return matched(of, experiment.latent.dim, data.shape, data.vocab_size)
@@ -101,23 +106,26 @@ def matched(
     experiment: config.Experiment, latent_dim: int, shape: tuple[int, ...], vocab_size: int
 ) -> config.Experiment:
     """A masked diffusion experiment as wide as gives it the number of parameters that VADD with `latent_dim` has in
-    training, denoiser and recognition together, as near as whole widths allow (within 2% from width 32 on)."""
+    training, denoiser and recognition together, as near as widths allow (within 2% for an MLP from width 32 on)."""
     import torch
 
+    field, step = WIDTH[experiment.network.kind]
+
     def count(dim: int, width: int) -> int:
-        network = experiment.network.model_copy(update={"width": width})
+        network = experiment.network.model_copy(update={field: width})
         latent = experiment.latent.model_copy(update={"dim": dim})
         with torch.device("meta"):
             built = model(experiment.model_copy(update={"network": network, "latent": latent}), shape, vocab_size)
         return built.parameter_counts()["training"]
 
-    target, width = count(latent_dim, experiment.network.width), experiment.network.width
+    width = getattr(experiment.network, field)
+    target = count(latent_dim, width)
     while count(0, width) < target:
-        width += 1
-    width = min((width - 1, width), key=lambda w: abs(count(0, w) - target))
+        width += step
+    width = min((width - step, width), key=lambda w: abs(count(0, w) - target))
     return experiment.model_copy(
         update={
-            "network": experiment.network.model_copy(update={"width": width}),
+            "network": experiment.network.model_copy(update={field: width}),
             "latent": experiment.latent.model_copy(update={"dim": 0}),
         }
     )

@@ -22,6 +22,7 @@ __all__ = [
     "Sampling",
     "Schedule",
     "Train",
+    "UNet",
 ]
 
 
@@ -87,6 +88,20 @@ class MLP(Frozen):
     blocks: int = Field(4, ge=1)
     embedding: int = Field(16, ge=1, description="numbers that stand for one token")
     dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class UNet(Frozen):
+    """The UNet of variational diffusion models, for images of shape (H, W) or (C, H, W)."""
+
+    kind: Literal["unet"] = "unet"
+    channels: int = Field(128, ge=4)
+    blocks: int = Field(32, ge=1, description="residual blocks on the way down; one more on the way up")
+    heads: int = Field(1, ge=1, description="of the attention in the middle")
+    down: int = Field(0, ge=0, description="halvings of the resolution; 0 is the paper's")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+Network = Annotated[MLP | UNet, Field(discriminator="kind")]
 
 
 class Latent(Frozen):
@@ -156,7 +171,7 @@ class Experiment(Frozen):
     method: str = "vadd"
     seed: int = Field(0, ge=0)
     source: Source
-    network: MLP = MLP()
+    network: Network = MLP()
     latent: Latent = Latent()
     schedule: Schedule = Schedule()
     objective: Objective = Objective()

@@ -20,7 +20,13 @@ from vadd.errors import InputError
 
 __all__ = ["did_you_mean", "fields", "override", "sentence", "spelled"]
 
-CHOSEN = {"recipe", "about", "method", "source.kind"}  # by the recipe and the method, never one at a time
+CHOSEN = {
+    "recipe",
+    "about",
+    "method",
+    "source.kind",
+    "network.kind",
+}  # by the recipe and the method, never one at a time
 
 Model = TypeVar("Model", bound=BaseModel)
 
