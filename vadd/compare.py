@@ -187,7 +187,7 @@ def train_all(work: list[Run], jobs: int | None) -> None:
     if not work:
         return
     jobs, environment = shares(len(work), jobs)
-    waiting, running = list(work), {}
+    waiting, running, finished = list(work), {}, 0
     total = sum(run.experiment.train.steps for run in work)
     terminal = sys.stderr.isatty()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -199,7 +199,7 @@ def train_all(work: list[Run], jobs: int | None) -> None:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     running[run.path] = (run, start(run, environment), time.monotonic())
-                time.sleep(0.2)
+                time.sleep(0.5)
                 for path, (run, process, began) in list(running.items()):
                     if process.poll() is None:
                         continue
@@ -212,7 +212,9 @@ def train_all(work: list[Run], jobs: int | None) -> None:
                     if not terminal:
                         done = len(work) - len(waiting) - len(running)
                         print(f"[{done}/{len(work)}] {path.name}: {time.monotonic() - began:.0f} s", flush=True)
-                progress.update(task, completed=sum(trained(run) for run in work))
+                    finished += run.experiment.train.steps
+                if terminal:
+                    progress.update(task, completed=finished + sum(trained(run) for run, *_ in running.values()))
         finally:
             for _, process, _ in running.values():
                 process.terminate()
