@@ -5,13 +5,12 @@ comes inside scikit-learn, so nothing is downloaded. One fixed shuffle gives 1,2
 and 300 to test. The law is not known: no table, no entropy.
 """
 
-import math
 from functools import cached_property
 from typing import final
 
 import numpy as np
 
-from vadd.data.source import Picture, Split, given_array, split_index
+from vadd.data.source import PAPER, Picture, Split, given_array, split_index, tiled
 from vadd.errors import InputError
 
 __all__ = ["Digits"]
@@ -19,7 +18,6 @@ __all__ = ["Digits"]
 SIZES = (1297, 200, 300)  # train, valid, test
 ZOOM = 8  # pixels of a picture for one of an image
 GAP = 8  # between images: digits fill their 8 x 8 pixels, and would run into each other
-PAPER = 255
 
 
 @final
@@ -65,15 +63,7 @@ class Digits:
     def show(self, x: np.ndarray) -> Picture:
         """A nearly square grid, row by row, dark ink on light paper."""
         x = np.asarray(x, dtype=np.int64)
-        across = math.isqrt(max(0, len(x) - 1)) + 1
-        down = -(-len(x) // across)
-        ink = np.round(PAPER * (1 - x / 16)).astype(np.uint8).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
-        tile = 8 * ZOOM
-        page = np.full((down * (tile + GAP) + GAP, across * (tile + GAP) + GAP), PAPER, np.uint8)
-        for n, image in enumerate(ink):
-            top, left = n // across * (tile + GAP) + GAP, n % across * (tile + GAP) + GAP
-            page[top : top + tile, left : left + tile] = image
-        return Picture(page)
+        return tiled(np.round(PAPER * (1 - x / 16)).astype(np.uint8), ZOOM, GAP)
 
     def read(self, given: str) -> np.ndarray:
         """A .npy of integers (N, 8, 8), -1 where a pixel is unknown."""

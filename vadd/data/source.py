@@ -5,11 +5,12 @@ law is known it also gives the exact table of probabilities and the entropy, and
 metric that has to be learned. The mask is the model's affair: no source knows of it. In `read`, where a person gives
 part of an example and asks for the rest, what is to be filled in is -1.
 
-The functions below are what the sources share: splits, random streams, and reading files with errors that say what to
-do. Two conventions of `read` hold everywhere: what ends in .npy or .txt is the name of a file, and a .npy holds integers
-(N, *shape), or one example (*shape).
+The functions below are what the sources share: splits, random streams, pictures, and reading files with errors that say
+what to do. Two conventions of `read` hold everywhere: what ends in .npy or .txt is the name of a file, and a .npy holds
+integers (N, *shape), or one example (*shape).
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -19,6 +20,7 @@ import numpy as np
 from vadd.errors import InputError
 
 __all__ = [
+    "PAPER",
     "SPLITS",
     "Lines",
     "Picture",
@@ -32,11 +34,13 @@ __all__ = [
     "partition",
     "split_index",
     "text_of",
+    "tiled",
     "token_dtype",
 ]
 
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
+PAPER = 255
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,22 @@ def partition(num: int, seed: int) -> dict[str, np.ndarray]:
 def token_dtype(vocab_size: int) -> np.dtype:
     """The smallest unsigned dtype that holds V-1."""
     return np.min_scalar_type(vocab_size - 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- a look
+
+
+def tiled(images: np.ndarray, zoom: int, gap: int) -> Picture:
+    """uint8 (N, H, W) or (N, H, W, 3) as a nearly square grid, row by row, `gap` pixels of light paper between images."""
+    num, height, width, *colour = images.shape
+    across = math.isqrt(max(0, num - 1)) + 1
+    down = -(-num // across)
+    high, wide = height * zoom, width * zoom
+    page = np.full((down * (high + gap) + gap, across * (wide + gap) + gap, *colour), PAPER, np.uint8)
+    for n, image in enumerate(images):
+        top, left = n // across * (high + gap) + gap, n % across * (wide + gap) + gap
+        page[top : top + high, left : left + wide] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return Picture(page)
 
 
 # ------------------------------------------------------------------------------------------------------------- files

@@ -17,18 +17,24 @@ __all__ = [
 
 
 def plane(
-    name: str, what: str, reached: str = "not measured yet", *, batch: int = 1024, particles: int = 1
+    name: str,
+    what: str,
+    reached: str = "not measured yet",
+    *,
+    steps: int = 6000,
+    batch: int = 1024,
+    particles: int = 1,
 ) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
     of two numbers is enough to say where on the plane the point lies."""
     return Experiment(
         recipe=f"toy.{name}",
-        about=f"{what} on 64 x 64 cells; 6000 steps of {batch}, about 5 minutes on one core; {reached}",
+        about=f"{what} on 64 x 64 cells; {steps} steps of {batch}, about 5 minutes on one core; {reached}",
         source=PlaneSource(name=name),
         latent=Latent(dim=2),
         network=MLP(width=160, blocks=4, embedding=32),
         objective=Objective(kl_warmup=2 / 3, particles=particles),
-        train=Train(steps=6000, batch=batch, lr=4e-3),
+        train=Train(steps=steps, batch=batch, lr=4e-3),
         evaluation=Evaluation(steps=(1, 2, 5, 10, 20, 50), held_out=4000, particles=64),
     )
 
@@ -43,7 +49,7 @@ def swissroll() -> Experiment:
 
 
 def circles() -> Experiment:
-    return plane("circles", "two rings, one in the other")
+    return plane("circles", "two rings, one in the other", steps=4000, batch=512, particles=4)
 
 
 def gaussians() -> Experiment:
