@@ -43,6 +43,19 @@ def test_overriding_every_field_by_its_own_value_changes_nothing(name):
     assert override(experiment, words) == experiment
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "vocab_size", "millions"),
+    [("image.mnist-paper", (32, 32), 2, 8.9), ("image.cifar10-paper", (3, 32, 32), 256, 29.1)],
+)
+def test_the_networks_of_the_paper_have_its_size(name, shape, vocab_size, millions):
+    """28.4M without z on CIFAR-10 (METHOD says about 28M), and what z adds."""
+    import torch
+
+    with torch.device("meta"):
+        built = build.model(recipe(name), shape, vocab_size)
+    assert built.parameter_counts()["sampling"] / 1e6 == pytest.approx(millions, abs=0.1)
+
+
 def test_an_override_leaves_the_original_as_it_was():
     experiment = recipe("toy.coins")
     before = experiment.model_dump()

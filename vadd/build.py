@@ -30,6 +30,10 @@ def source(of: config.Source) -> Source:
             return {"coins": data.Coins, "parity": data.Parity}[of.name](of.length)
         case config.DigitsSource():
             return data.Digits()
+        case config.MnistSource():
+            return data.Mnist(of.form, of.root, of.size, of.levels)
+        case config.CifarSource():
+            return data.Cifar10(of.root, of.form)
         case config.CustomSource() if not of.path:
             raise InputError(f"a custom.{of.kind} source needs a file, give it with --source.path FILE")
         case config.CustomSource(kind="array"):

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "MLP",
     "BitsSource",
+    "CifarSource",
     "CustomSource",
     "DigitsSource",
     "Evaluation",
     "Experiment",
     "Latent",
+    "MnistSource",
     "Objective",
     "PlaneSource",
     "Sampling",
@@ -59,6 +61,26 @@ class DigitsSource(Frozen):
     root: str | None = Field(None, description="folder of data files; these come with scikit-learn")
 
 
+class MnistSource(Frozen):
+    """MNIST's digits, binarised (static: the fixed draw of Larochelle and Murray) or in grey levels."""
+
+    kind: Literal["mnist"] = "mnist"
+    form: Literal["threshold", "stochastic", "static", "grey"] = "static"
+    size: Literal[14, 28, 32] = Field(28, description="14: means of 2 x 2 pixels; 32: with a margin; static has no 14")
+    levels: int = Field(2, ge=2, le=256, description="above 2 with form grey only")
+    root: str | None = Field(None, description="folder of its files; default $VADD_DATA, the cache, or a download")
+
+
+class CifarSource(Frozen):
+    """CIFAR-10: 32 x 32 pixels, three colours of 256 levels."""
+
+    kind: Literal["cifar10"] = "cifar10"
+    form: Literal["auto", "binary", "npz", "images"] = Field(
+        "auto", description="of the files; auto takes what is there"
+    )
+    root: str | None = Field(None, description="folder of its files; default $VADD_DATA, the cache, or a download")
+
+
 class CustomSource(Frozen):
     """The user's own data in one file."""
 
@@ -67,7 +89,9 @@ class CustomSource(Frozen):
     length: int = Field(0, ge=0, description="text only: characters kept of a line; 0 takes the longest line")
 
 
-Source = Annotated[PlaneSource | BitsSource | DigitsSource | CustomSource, Field(discriminator="kind")]
+Source = Annotated[
+    PlaneSource | BitsSource | DigitsSource | MnistSource | CifarSource | CustomSource, Field(discriminator="kind")
+]
 
 
 # -------------------------------------------------------------------------------------------------- by which model

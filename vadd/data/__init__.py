@@ -3,24 +3,29 @@
     Plane                   points of the plane on a grid, with their exact law
     Coins, Parity, Ising    short binary sequences, with their exact law
     Digits                  handwritten digits, 8 x 8, 17 levels
+    Mnist, Cifar10          the images of the papers, from files that are given, cached or fetched
     Array, Csv, Text        the user's own file
 
 numpy only; what else a source needs it imports when it is used.
 """
 
 from vadd.data.bits import Coins, Ising, Parity
+from vadd.data.cifar import Cifar10
 from vadd.data.custom import Array, Csv, Text
 from vadd.data.digits import Digits
+from vadd.data.mnist import Mnist
 from vadd.data.plane import Plane
 from vadd.data.source import Lines, Picture, Rows, Source, Split, integers
 
 __all__ = [
     "Array",
+    "Cifar10",
     "Coins",
     "Csv",
     "Digits",
     "Ising",
     "Lines",
+    "Mnist",
     "Parity",
     "Picture",
     "Plane",

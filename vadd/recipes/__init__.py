@@ -18,7 +18,7 @@ from vadd.recipes import custom, image, toy
 __all__ = ["METHODS", "RECIPES", "parsed", "recipe", "with_method"]
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
-    f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
+    f"{module.__name__.rpartition('.')[2]}.{name.replace('_', '-')}": getattr(module, name)
     for module in (toy, image, custom)
     for name in module.__all__
 }

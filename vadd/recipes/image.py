@@ -1,8 +1,19 @@
-"""Images that come with the dependencies: nothing is downloaded."""
+"""Images: digits that come with the dependencies; MNIST and CIFAR-10 pixels at the size of the paper."""
 
-from vadd.config import MLP, DigitsSource, Evaluation, Experiment, Latent, Objective, Train
+from vadd.config import (
+    MLP,
+    CifarSource,
+    DigitsSource,
+    Evaluation,
+    Experiment,
+    Latent,
+    MnistSource,
+    Objective,
+    Train,
+    UNet,
+)
 
-__all__ = ["digits"]
+__all__ = ["cifar10_paper", "digits", "mnist_paper"]
 
 
 def digits() -> Experiment:
@@ -16,4 +27,29 @@ def digits() -> Experiment:
         objective=Objective(kl_warmup=0.8),
         train=Train(steps=2500, batch=256, weight_decay=0.1),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000),
+    )
+
+
+def mnist_paper() -> Experiment:
+    return Experiment(
+        recipe="image.mnist-paper",
+        about="binarised MNIST at 32 x 32, UNet of 72 channels, 200,000 steps of 64: for a GPU; not measured yet",
+        source=MnistSource(size=32),
+        latent=Latent(dim=64),
+        network=UNet(channels=72),
+        objective=Objective(kl_warmup=0.25),
+        train=Train(steps=200_000, batch=64, lr=2e-4, final_lr=2e-4, weight_decay=0.01, ema=0.9999),
+        evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=10_000),
+    )
+
+
+def cifar10_paper() -> Experiment:
+    return Experiment(
+        recipe="image.cifar10-paper",
+        about="CIFAR-10 pixels, UNet of 128 channels (28.4M), 2,000,000 steps of 256: for GPUs; not measured yet",
+        source=CifarSource(),
+        latent=Latent(dim=128),
+        network=UNet(),
+        train=Train(steps=2_000_000, batch=256, lr=2e-4, final_lr=2e-4, weight_decay=0.01, ema=0.9999),
+        evaluation=Evaluation(steps=(10, 20, 30, 50, 100), num=50_000, held_out=1000),
     )
