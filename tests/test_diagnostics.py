@@ -56,6 +56,16 @@ def test_mutual_information_is_that_of_the_token_that_z_tells_and_zero_where_it_
         assert found["kl"] > found["mutual_information"]  # KL(r ‖ p) bounds the information
 
 
+def test_a_persistent_latent_is_told_with_everything_masked_whatever_is_visible():
+    model = small_model((2,), 4, 1)
+    told_by_the_first_token(model, sharpness=2.0)
+    by_t = usage(model, everything(model).repeat(8, 1), whole=True, generator=generator(3))
+    kl = [found["kl"] for found in by_t.values()]
+    assert kl == pytest.approx([kl[0]] * 4)
+    carried = [found["mutual_information"] for found in by_t.values()]
+    assert carried[0] < carried[-1]  # what z tells of x is little news where most of x is visible
+
+
 def test_a_latent_that_never_moves_has_no_active_unit_and_is_warned_of():
     model = small_model((3,), 3, 4)
     x = everything(model)

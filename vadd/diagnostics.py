@@ -11,6 +11,8 @@ The mutual information is estimated with N - 1 completions x'_j of x_t by the mo
 
     I(x; z | x_t) ≈ E log r(z | x, M) - log 1/N [r(z | x, M) + Σ_j r(z | x'_j, M)],    z ~ r(z | x, M).
 
+For a persistent z (one for all steps) r sees everything as masked whatever x_t is, and completions keep their z: `whole`.
+
 Bias: never above log N, and below the true value in expectation if the completions have the law of the data (as in
 van den Oord et al. 2018, arXiv 1807.03748); a model that completes badly shifts it either way.
 """
@@ -65,14 +67,17 @@ def mutual_information(
     *,
     completions: int = 15,
     steps: int = 8,
+    whole: bool = False,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " B"]:
     """I(x; z | x_t) under r, nats, one estimate an example from N - 1 = `completions`; see the head for its bias."""
     masked = model.masking.is_masked(x_t)
-    posterior = encoded(model, x, masked, t, generator)
+    seen, at = (torch.ones_like(masked), torch.ones_like(t)) if whole else (masked, t)
+    posterior = encoded(model, x, seen, at, generator)
     z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
-    given, masks, times = (a.repeat_interleave(completions, 0) for a in (x_t.where(~masked, -1), masked, t))
-    others = sample(model, len(given), steps, given=given, generator=generator)
+    given, masks, times = (a.repeat_interleave(completions, 0) for a in (x_t.where(~masked, -1), seen, at))
+    latents = "fixed" if whole else "fresh"
+    others = sample(model, len(given), steps, latents=latents, given=given, generator=generator)
     r = joined(encoded(model, others, masks, times, generator).approximations)
     own = joined(posterior.approximations).log_prob(z)
     log_r = r.log_prob(z.repeat_interleave(completions, 0)).view(len(x), completions)
@@ -91,6 +96,7 @@ def usage(
     x: Int[Tensor, "B *D"],
     *,
     completions: int = 15,
+    whole: bool = False,
     generator: torch.Generator | None = None,
 ) -> dict[float, dict]:
     """For each bucket of t (by its upper end): `kl`, `kl_each` by dimension, and `mutual_information`; nats an example.
@@ -99,10 +105,13 @@ def usage(
     for bucket in BUCKETS:
         t = times_of_bucket(len(x), bucket, generator).to(x.device)
         x_t = model.masking.corrupt(x, t, generator)
-        drawn = model.masking.is_masked(x_t).flatten(1).any(1)
-        posterior = encoded(model, x, model.masking.is_masked(x_t), t, generator)
+        masked = model.masking.is_masked(x_t)
+        drawn = masked.flatten(1).any(1) | whole
+        seen, at = (torch.ones_like(masked), torch.ones_like(t)) if whole else (masked, t)
+        posterior = encoded(model, x, seen, at, generator)
         each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1) * drawn[:, None]
-        carried = mutual_information(model, x, x_t, t, completions=completions, generator=generator) * drawn
+        options = {"completions": completions, "whole": whole, "generator": generator}
+        carried = mutual_information(model, x, x_t, t, **options) * drawn
         found[bucket] = {
             "kl": each.sum(1).mean().item(),
             "kl_each": each.mean(0).tolist(),

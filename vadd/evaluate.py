@@ -232,7 +232,7 @@ def evaluate(
         "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
     }
     if model.has_latents:
-        result["collapse"] = collapse(model, test[:1000])
+        result["collapse"] = collapse(model, test[:1000], whole=of.objective.kind == "persistent")
     if controls:
         result["controls"] = controlled(model, judge, steps, num, options, of.seed)
     if paper_delbo is not None:
@@ -284,14 +284,14 @@ def mean_and_error(values: torch.Tensor) -> dict[str, float | None]:
     return {"mean": values.mean().item(), "se": se}
 
 
-def collapse(model: MaskedDiffusion, x: torch.Tensor) -> dict:
+def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
     """Whether z is used (`vadd.diagnostics`): with everything masked, and by bucket of t; and the aggregate posterior
     against the prior."""
     posterior = encoded(model, x, generator=seeded(0))
     each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1)
     z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
     active, kl = active_units(posterior), posterior.kl.mean().item()
-    by_t = usage(model, x[:200], completions=31, generator=seeded(1))
+    by_t = usage(model, x[:200], completions=31, whole=whole, generator=seeded(1))
     prior = torch.randn(z.shape, generator=seeded(2))
     return {
         "kl": kl,
