@@ -294,6 +294,7 @@ def test_evaluate_shows_what_it_writes(capsys, finished):
     with np.load(finished.likelihoods, allow_pickle=False) as each:  # the bound of every held-out example
         for T, measured in written["steps"].items():
             assert each[T].mean() == pytest.approx(measured["nelbo"]["mean"])
+            assert measured["gap"]["mean"] == pytest.approx(each[T].mean() - np.log(2))  # of two coins
     assert written["ideal_mdm"] == pytest.approx({"1": 2 * np.log(2), "2": 1.5 * np.log(2)})  # two coins
     assert set(written["collapse"]["mutual_information"]) == {"0.25", "0.5", "0.75", "1"}
 

@@ -60,6 +60,14 @@ METRICS = {  # the main measures first: this is the order of the page
         "nats per example. It charges a method for the correlations it loses by revealing many tokens at once.",
         "The entropy of the data, where it is known: no model has a lower expected value.",
     ),
+    "gap": Metric(
+        "NELBO above the exact −log p",
+        "gap",
+        "nats",
+        "lower",
+        "The bound minus the exact −log p(x) of the same held-out examples, where the law of the data is known: a bound on "
+        "KL(data ‖ model), without the error of which examples were held out.",
+    ),
     "js": Metric(
         "Jensen–Shannon divergence",
         "JS divergence",
