@@ -32,7 +32,7 @@ def main() -> None:
         for particles in told.particles:
             cells = []
             for proposal in PROPOSALS:
-                options = {"latents": of.latents, "grid": of.grid, "generator": seeded(run.experiment.seed, steps)}
+                options = {"latents": of.latents, "grid": of.grid, "generator": seeded(1, steps)}
                 found = bound(model, x, steps, particles=particles, proposal=proposal, **options)
                 error = found.nelbo.std().item() / len(x) ** 0.5
                 cells.append(f"{found.nelbo.mean().item():.2f} ± {error:.2f} ({found.ess.mean().item():.1f})")
