@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from vadd import build, metrics
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
+from vadd.judge import Judge, judges
 from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
@@ -38,8 +39,6 @@ BETTER = {
     "density": "higher",
     "coverage": "higher",
 }
-PAIRED = 20_000  # rows that enter mutual informations
-NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
 
 
 def load(run: Run):
@@ -121,65 +120,6 @@ def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[s
     return arrays if labels is None else {**arrays, "labels": labels}
 
 
-class Judge:
-    """What can be measured on samples of one source, and the floor of each measure."""
-
-    def __init__(self, source, num: int):
-        self.source = source
-        self.table = source.table()
-        self.train, self.test = source.split("train"), source.split("test")
-        self.num = num if self.table is not None else min(num, len(self.train))  # as many samples as the floor has
-        self.classifier = None
-        labels = source.labels("train")
-        if labels is not None:
-            self.classifier = metrics.train_classifier(self.train, labels, source.vocab_size)
-            self.held_out = np.concatenate([source.split("valid"), self.test])
-
-    def __call__(self, x: np.ndarray) -> dict[str, float]:
-        """Measures of samples x (N, *shape)."""
-        source, V = self.source, self.source.vocab_size
-        if self.table is not None:
-            p = metrics.histogram(x, V)
-            found = {"js": metrics.jensen_shannon(self.table, p), "tv": metrics.total_variation(self.table, p)}
-            return found | self.mi_error(x)
-        x = x[: self.num]
-        found = {"marginal_error": metrics.marginal_error(x, self.test, V)} | self.mi_error(x)
-        if np.prod(source.shape) > 1:
-            found["pairwise_error"] = metrics.pairwise_error(x, self.test, V)
-        real, fake = (metrics.features(a[:NEIGHBOURS], V, source.ordered) for a in (self.test, x))
-        if min(len(real), len(fake)) > 5:  # the measures look at five neighbours
-            found |= metrics.neighbours(real, fake)
-        if self.classifier is not None:
-            found["feature_distance"] = self.feature_distance(x)
-        return found
-
-    def feature_distance(self, x: np.ndarray) -> float:
-        """Fréchet distance of x to the training data in the classifier's features, with as many x as held-out examples."""
-        features = self.classifier.features
-        return metrics.frechet_distance(features(self.train), features(x[: min(self.num, len(self.held_out))]))
-
-    def mi_error(self, x: np.ndarray) -> dict[str, float]:
-        """Error of the mutual information of pairs of positions, between as many samples as held-out or training data
-        (plug-in estimates of unequal numbers are biased unequally)."""
-        if not 2 <= np.prod(self.source.shape) <= 64:
-            return {}
-        data = self.test if self.table is None else self.train
-        n = min(len(x), len(data), PAIRED)
-        return {"mi_error": metrics.pairwise_mi_error(x[:n], data[:n], self.source.vocab_size)}
-
-    def floor(self) -> dict[str, float]:
-        """The same measures on true data in place of samples."""
-        if self.table is not None:
-            rng = np.random.default_rng([self.num])
-            measures = {"js": metrics.jensen_shannon, "tv": metrics.total_variation}
-            floor = {name: metrics.sampling_floor(self.table, self.num, m, rng) for name, m in measures.items()}
-            return floor | self.mi_error(self.train[::-1][: self.num])
-        floor = self(np.random.default_rng(0).permutation(self.train)[: self.num])
-        if self.classifier is not None:
-            floor["feature_distance"] = self.feature_distance(self.held_out)
-        return floor
-
-
 def evaluate(
     run: Run,
     *,
@@ -203,7 +143,7 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     options = {"latents": of.sampling.latents, "grid": of.sampling.grid, "batch": of.evaluation.batch}
-    judge = Judge(source, num)
+    panel = judges(source, num)
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
@@ -212,7 +152,7 @@ def evaluate(
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
         measured[str(T)], costs = likelihood(model, test, T, particles, proposal, options, of.seed)
-        measured[str(T)] |= judge(drawn)
+        measured[str(T)] |= measures(panel, drawn)
         if costs is not None:
             each[str(T)] = costs
             measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
@@ -226,21 +166,25 @@ def evaluate(
         "units": "nats per example",
         "entropy": source.entropy,
         "ideal_mdm": ideal_mdm(source, model, steps, of.sampling.grid),
-        "floor": judge.floor(),
+        "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | options,
-        "used": {"samples": judge.num, "held_out": len(test)},
+        "used": {"samples": panel[0].num, "held_out": len(test)},
         "steps": measured,
         "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
     }
     if model.has_latents:
         result["collapse"] = collapse(model, test[:1000], whole=of.objective.kind == "persistent")
     if controls:
-        result["controls"] = controlled(model, judge, steps, num, options, of.seed)
+        result["controls"] = controlled(model, panel, steps, num, options, of.seed)
     if paper_delbo is not None:
         result["paper_delbo"] = delbo_of_the_paper(model, test, paper_delbo, of, source.entropy)
     run.write_json(run.evaluation, result)
     return result
+
+
+def measures(panel: list[Judge], x: np.ndarray) -> dict[str, float]:
+    return {name: value for judge in panel for name, value in judge(x).items()}
 
 
 def likelihood(
@@ -279,14 +223,14 @@ def ideal_mdm(source, model, steps: Iterable[int], grid: str) -> dict[str, float
     return costs
 
 
-def controlled(model, judge: "Judge", steps: Iterable[int], num: int, options: dict, seed: int) -> dict[str, dict]:
+def controlled(model, panel: list[Judge], steps: Iterable[int], num: int, options: dict, seed: int) -> dict[str, dict]:
     """The measures of samples under every choice of latents, the same weights and random numbers: {latents: {T: ...}}."""
     found: dict[str, dict] = {}
     for latents in LATENTS:
         found[latents] = {}
         for T in steps:
             drawn = sample(model, num, T, generator=seeded(seed, 1, T), **options | {"latents": latents})
-            found[latents][str(T)] = judge(drawn.cpu().numpy())
+            found[latents][str(T)] = measures(panel, drawn.cpu().numpy())
     return found
 
 
