@@ -5,7 +5,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "TimeFeatures"]
+__all__ = ["Block", "TimeFeatures", "Tokens"]
+
+
+class Tokens(nn.Embedding):
+    """The vectors of tokens, (...) -> (..., E). Those of a short table are looked up by a product with one-hot vectors:
+    the gradient of an ordinary look-up adds its rows one by one, which for many tokens of few kinds takes longer than
+    the network."""
+
+    SHORT = 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.num_embeddings > self.SHORT:
+            return super().forward(x)
+        one_hot = x[..., None] == torch.arange(self.num_embeddings, device=x.device)
+        return one_hot.to(self.weight.dtype) @ self.weight
 
 
 class TimeFeatures(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vadd.nn.layers import Block, TimeFeatures
+from vadd.nn.layers import Block, TimeFeatures, Tokens
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -54,7 +54,7 @@ class MLPDenoiser(nn.Module):
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.latents = ((latent_dim,),) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
-        self.embed = nn.Embedding(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size + 1, embedding)
         self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition))
         if latent_dim:
             self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
@@ -97,7 +97,7 @@ class MLPRecognition(nn.Module):
         super().__init__()
         self.features = width
         length = math.prod(shape)
-        self.embed = nn.Embedding(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size + 1, embedding)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.embed_mask = nn.Parameter(0.02 * torch.randn(length, embedding))

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures
+from vadd.nn.layers import TimeFeatures, Tokens
 
 __all__ = ["UNetDenoiser", "UNetRecognition"]
 
@@ -182,7 +182,7 @@ class UNetDenoiser(nn.Module):
         def mlp(inputs: int) -> list[nn.Module]:
             return [linear(inputs, 4 * channels), nn.SiLU(), linear(4 * channels, channels), nn.SiLU()]
 
-        self.embed = nn.Embedding(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size + 1, embedding)
         self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), *mlp(TIME_FEATURES))
         if latent_dim:
             # One MLP reads z; a linear map for each block up then tells that block what it wants of it. The same vector
@@ -236,7 +236,7 @@ class UNetRecognition(nn.Module):
         super().__init__()
         self.features, self.shape, self.colours = channels, tuple(shape), colours(shape)
         embedding = embedding or channels
-        self.embed = nn.Embedding(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size + 1, embedding)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.embed_mask = nn.Parameter(torch.randn(embedding))
