@@ -12,12 +12,12 @@
     lambada, ag_news, pubmed, arxiv      the test sets of zero-shot perplexity
     file            the user's: a .txt, a .jsonl (the text under "text"), or a folder of them
 
-A part in 90 / 5 / 5 is by the sha256 of a document (of pydoc: of its module), so a document stays where it is when others
-come or go. Fewer than a hundred documents are each cut by position instead: 90% of its characters, the next 5%, the last.
+A part in 90 / 5 / 5 is by the sha256 of a document, so it stays where it is when others come or go. Fewer than a hundred
+documents are each cut by position instead: 90% of its characters, the next 5%, the last.
 openwebtext and lm1b have no third part: valid and test are the same documents, those that papers report on.
 
-pydoc is read by `ast`, and no module is imported. It keeps what is ASCII, so that characters are nearly the same in all
-versions of Python; its words are not.
+pydoc is read by `ast`, and no module is imported. A document is a docstring, or about a thousand characters of a topic; each
+is there once. It keeps what is ASCII, so that characters are nearly the same in all versions of Python; words are not.
 """
 
 import ast
@@ -30,7 +30,7 @@ import sysconfig
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -47,6 +47,8 @@ Stream = Callable[[], Iterator[str]]
 LAST = 100_000  # documents of openwebtext that are held out
 FEWEST = 100  # documents that a hash can part
 SHORTEST = 20  # characters of a docstring
+SECTION = 1000  # and of a part of a topic, about
+ASCII = frozenset(map(chr, (10, *range(32, 127))))
 TEXT8 = (90_000_000, 5_000_000, 5_000_000)
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -119,7 +121,9 @@ def jsonl(path: Path, what: str, keys: tuple[str, ...] = ("text",)) -> Iterator[
             row = None
         found = next((row[key] for key in keys if key in row), None) if isinstance(row, dict) else None
         if not isinstance(found, str):
-            raise InputError(f'line {number} of {path} must be an object with a text under "{keys[0]}"; got {line[:40]!r}')
+            raise InputError(
+                f'line {number} of {path} must be an object with a text under "{keys[0]}"; got {line[:40]!r}'
+            )
         yield found.encode("utf-8", errors="replace").decode()  # a lone surrogate is no text
 
 
@@ -185,7 +189,8 @@ def held_out(stream: Stream) -> dict[str, Stream]:
         kept = total - min(LAST, total // 20)
         return islice(stream(), kept) if train else islice(stream(), kept, None)
 
-    return {"train": partial(of, True), "valid": partial(of, False), "test": partial(of, False)}
+    last = partial(of, False)
+    return {"train": partial(of, True), "valid": last, "test": last}
 
 
 def given(streams: dict[str, Stream], files, lines="no", origin="") -> dict[str, Part]:
@@ -204,7 +209,8 @@ def from_hub(name: str, root: str | None, splits: dict[str, str], to_text: Calla
     def stream(split: str) -> Iterator[str]:
         return map(to_text, rows(repository, configuration, split, revision, remedy))
 
-    return given({ours: partial(stream, its) for ours, its in splits.items()}, (), origin=f"{repository} of the Hub")
+    streams = {its: partial(stream, its) for its in splits.values()}
+    return given({ours: streams[its] for ours, its in splits.items()}, (), origin=f"{repository} of the Hub")
 
 
 PARQUET = "refs/convert/parquet"  # of data sets that are programs, the Hub's own conversion
@@ -229,10 +235,22 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
 
 
-def python_texts() -> Iterator[tuple[str, str]]:
-    """(module or topic, document), each document once."""
+def sections(topic: str) -> Iterator[str]:
+    """Paragraphs together until there are a thousand characters."""
+    some: list[str] = []
+    for paragraph in topic.split("\n\n"):
+        some.append(paragraph)
+        if sum(map(len, some)) >= SECTION:
+            yield "\n\n".join(some)
+            some = []
+    yield "\n\n".join(some)
+
+
+@cache
+def python_texts() -> tuple[str, ...]:
+    """The docstrings and topics of this Python, each once, in the order of the files."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    seen = set()
+    found: dict[str, None] = {}
     for path in sorted(library.rglob("*.py")):
         module = path.relative_to(library)
         if LEFT_OUT & set(module.parts) or module.name.startswith("_sysconfigdata"):
@@ -245,62 +263,61 @@ def python_texts() -> Iterator[tuple[str, str]]:
             continue
         if module.parts == ("pydoc_data", "topics.py"):
             topics = next(node.value for node in tree.body if isinstance(node, ast.Assign))
-            found = ((f"topic {topic}", document) for topic, document in sorted(ast.literal_eval(topics).items()))
+            documents = (part for topic in ast.literal_eval(topics).values() for part in sections(topic))
         else:
-            found = ((module.as_posix(), document) for document in docstrings(tree))
-        for key, document in found:
-            document = document.expandtabs().strip()
-            if len(document) >= SHORTEST and document.isascii() and document.isprintable() <= ("\n" not in document):
-                if document not in seen:
-                    yield key, document
-                seen.add(document)
+            documents = docstrings(tree)
+        tidy = (document.expandtabs().strip() for document in documents)
+        found |= {document: None for document in tidy if len(document) >= SHORTEST and set(document) <= ASCII}
+    return tuple(found)
 
 
 def pydoc(root, path, zero_shot):
-    def of(split: str) -> Iterator[str]:
-        return (document for key, document in python_texts() if hashed(key) == split)
-
-    return given({split: partial(of, split) for split in SPLITS}, (), origin="the documentation of this Python")
+    return given(by_hash(lambda: iter(python_texts())), (), origin="the documentation of this Python")
 
 
-def published(name: str, root: str | None, files: dict[str, tuple[str, ...]], folders, rules: Rules | None):
-    """Parts that are files of sentences, as many as there are."""
+def running(files: dict[str, tuple[str, ...]], root, folders, tidy: Callable[[str], str]) -> dict[str, Part]:
+    """Parts that are files of sentences, one a line, as many of them as there are."""
     found = {split: look(names, root, folders) for split, names in files.items()}
-    if not any(found.values()):
-        if name in HUB:
-            parts = from_hub(name, root, {"train": "train", "valid": "validation", "test": "test"}, line_of)
-            return {
-                split: part._replace(documents=by(rules, part.documents) if rules else part.documents, lines="always")
-                for split, part in parts.items()
-            }
-        found = {split: find(names, root, f"{name}, {split}", folders) for split, names in files.items()}
 
     def stream(path: Path) -> Iterator[str]:
-        of = "\n".join(line.strip() for line in text(path, name).removesuffix("\n").split("\n"))
-        yield "\n".join(joined(f" {line} ", rules).strip() for line in of.split("\n")) if rules else of
+        yield "\n".join(map(tidy, text(path, "text").removesuffix("\n").split("\n")))
 
     return {
-        split: Part(partial(stream, path), (path,), "always", f"{path.parent}")
-        for split, path in found.items()
-        if path is not None
+        split: Part(partial(stream, path), (path,), "always", str(path.parent)) for split, path in found.items() if path
     }
-
-
-def line_of(row: dict) -> str:
-    return row["text"].strip()
 
 
 def ptb(root, path, zero_shot):
-    files = {split: (f"ptb.{split}.txt", f"{split}.txt") for split in SPLITS}
-    return published("ptb", root, files, ("ptb", "penn", "penn-treebank"), PTB if zero_shot else None)
+    files = {split: (f"ptb.{split}.txt", f"ptb/{split}.txt") for split in SPLITS}
+    folders = ("ptb", "penn", "penn-treebank")
+    for split, names in files.items():
+        find(names, root, f"Penn Treebank, {split}", folders)
+    return running(files, root, folders, lambda line: joined(line.strip(), PTB) if zero_shot else line.strip())
 
 
-def wikitext(name: str, number: str, root, path, zero_shot):
+def wikitext(name: str, root, path, zero_shot):
+    number = name.removeprefix("wikitext")
+    folders = [f"wikitext{form}{number}{raw}/" for form in ("", "-", "_") for raw in ("", "-raw", "-v1", "-raw-v1")]
     files = {
-        split: (f"wiki.{split}.tokens", f"wiki.{split}.raw", f"{split}.txt", f"{split}.raw") for split in SPLITS
+        split: tuple(
+            folder + file
+            for folder in (*folders, "")
+            for file in (f"wiki.{split}.tokens", f"wiki.{split}.raw", f"{split}.txt", f"{split}.raw")
+        )
+        for split in SPLITS
     }
-    folders = [f"wikitext{form}{number}{raw}" for form in ("", "-", "_") for raw in ("", "-raw", "-v1", "-raw-v1")]
-    return published(name, root, files, folders, WIKITEXT if zero_shot else None)
+
+    def tidy(line: str) -> str:
+        return (joined(line, WIKITEXT) if zero_shot else line).strip()
+
+    def whole(documents: Stream) -> Iterator[str]:
+        yield "\n".join(map(tidy, documents()))
+
+    found = running(files, root, (), tidy)
+    if found:
+        return found
+    hub = from_hub(name, root, {"train": "train", "valid": "validation", "test": "test"}, lambda row: row["text"])
+    return {split: of._replace(documents=partial(whole, of.documents), lines="always") for split, of in hub.items()}
 
 
 def text8(root, path, zero_shot):
@@ -319,7 +336,7 @@ def text8(root, path, zero_shot):
 
 def shakespeare(root, path, zero_shot):
     folders = ("tinyshakespeare", "shakespeare", "shakespeare_char")
-    of = find(("input.txt", "tinyshakespeare.txt", "shakespeare.txt"), root, "Tiny Shakespeare", folders)
+    of = find(("tinyshakespeare.txt", "input.txt", "shakespeare.txt"), root, "Tiny Shakespeare", folders)
     return given(by_position(lambda: iter([text(of, "shakespeare")])), [of], "padded", str(of))
 
 
@@ -334,10 +351,12 @@ def lm1b(root, path, zero_shot):
         return (joined(line, LM1B) for file in files for line in lines(file, "lm1b") if line.strip())
 
     if train and test:
-        shards = [sorted(train.parent.glob("news.en-0*-of-*")), sorted(test.parent.glob("news.en.heldout-0*-of-*"))]
-        files = dict(zip(SPLITS, (shards[0], shards[1], shards[1]), strict=True))
-        return {split: Part(partial(stream, of), tuple(of), "no", f"{of[0].parent}") for split, of in files.items()}
+        shards = [sorted(of.parent.glob(f"{of.name.partition('-0')[0]}-0*-of-*")) for of in (train, test)]
+        first, last = (Part(partial(stream, of), tuple(of), "no", str(of[0].parent)) for of in shards)
+        return {"train": first, "valid": last, "test": last}
     if sample:
+        if zero_shot:
+            return {"test": Part(partial(stream, [sample]), (sample,), "no", str(sample))}
         origin = f"{sample}, in parts of our own: no published number is on them"
         return given(by_hash(partial(stream, [sample])), [sample], origin=origin)
     return from_hub("lm1b", root, {"train": "train", "valid": "test", "test": "test"}, partial(row_text, LM1B))
@@ -389,9 +408,9 @@ def ag_news(root, path, zero_shot):
 
 
 def papers(name: str, root, path, zero_shot):
-    names = ("test.jsonl", "test.txt", f"{name}_test.jsonl", f"{name}.jsonl")
-    of = look(names[2:], root, (name,)) or look(names[:2], root, (f"scientific_papers/{name}", f"{name}-dataset", name))
-    if of is None or of.parent.name.lower() not in (name, f"{name}-dataset") and not of.name.startswith(name):
+    below = (f"{name}/test", f"scientific_papers/{name}/test", f"{name}_test", name)
+    of = look([f"{file}{suffix}" for file in below for suffix in (".jsonl", ".txt")], root)
+    if of is None:
         return from_hub(name, root, {"test": "test"}, lambda row: joined(row["article"], SCIENTIFIC))
 
     def stream() -> Iterator[str]:
@@ -409,8 +428,8 @@ def file(root, path, zero_shot):
     if not of.exists():
         raise InputError(f"there is no file {path} (source.path); check the path")
     files = within(of) if of.is_dir() else (of,)
-    if not files or not of.is_dir() and not of.name.removesuffix(".gz").endswith(SUFFIXES):
-        raise InputError(f"a text is a .txt, a .jsonl with the text under \"text\", or a folder of them, got {path!r}")
+    if not files or (not of.is_dir() and not of.name.removesuffix(".gz").endswith(SUFFIXES)):
+        raise InputError(f'a text is a .txt, a .jsonl with the text under "text", or a folder of them, got {path!r}')
     stream = partial(all_of, files, "text")
     few = sum(1 for _ in islice(stream(), FEWEST)) < FEWEST
     plain = all(p.name.removesuffix(".gz").endswith(".txt") for p in files)
@@ -421,8 +440,8 @@ def file(root, path, zero_shot):
 TEXTS = {
     "pydoc": pydoc,
     "ptb": ptb,
-    "wikitext2": partial(wikitext, "wikitext2", "2"),
-    "wikitext103": partial(wikitext, "wikitext103", "103"),
+    "wikitext2": partial(wikitext, "wikitext2"),
+    "wikitext103": partial(wikitext, "wikitext103"),
     "text8": text8,
     "shakespeare": shakespeare,
     "lm1b": lm1b,

@@ -269,7 +269,9 @@ def folder(path: str | Path, name: str = "") -> Subwords:
     name = name or path.absolute().name
     if not path.is_dir():
         known = ", ".join(["characters", "bytes", "bpe", *PUBLISHED])
-        raise InputError(f"tokenizer must be one of {known} or the folder of one, got {str(path)!r}, which is no folder")
+        raise InputError(
+            f"tokenizer must be one of {known} or the folder of one, got {str(path)!r}, which is no folder"
+        )
     tokenizers = package("tokenizers", f"the tokenizer in {path}")
     written = [json_of(path / file) for file in ("special_tokens_map.json", "tokenizer_config.json")]
     config = {key: value for file in written for key, value in file.items() if value is not None}
