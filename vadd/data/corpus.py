@@ -341,7 +341,7 @@ class Corpus:
             splits = {name: prepared.mapped(folder, part, self.length, dtype) for name, part in of["parts"].items()}
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # JSON of any other form
             raise prepared.stale(folder, f"has a {prepared.MANIFEST} or {VOCABULARY} that is not whole") from None
         return Prepared(tokenizer, filler, vocab_size, splits, of, folder)
 

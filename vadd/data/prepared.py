@@ -163,13 +163,13 @@ def require_same_files(folder: Path, of: dict) -> None:
 def mapped(folder: Path, part: dict, length: int, dtype: np.dtype) -> np.ndarray:
     """(N, length). Raises InputError if it is not as the manifest says."""
     path = folder / part["file"]
+    size = path.stat().st_size if path.is_file() else 0
+    if size != part["bytes"]:
+        raise stale(folder, f"is not whole ({path.name} has {size:,} bytes, by its manifest {part['bytes']:,})")
     try:
-        size = path.stat().st_size
-        if size != part["bytes"]:
-            raise stale(folder, f"is not whole ({path.name} has {size:,} bytes, by its manifest {part['bytes']:,})")
         x = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        raise stale(folder, f"has no {path.name} that can be read") from None
+        raise stale(folder, f"has a {path.name} that is no array") from None
     if x.shape != (part["examples"], length) or x.dtype != dtype:
         raise stale(
             folder, f"is another's ({path.name} has {x.dtype} {x.shape}, expected {dtype} {part['examples'], length})"
