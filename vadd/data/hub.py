@@ -34,8 +34,10 @@ def file(repository: str, name: str) -> Path:
         return Path(hf_hub_download(repository, name))
 
 
-def rows(repository: str, configuration: str | None, split: str, revision: str | None, remedy: str) -> Iterator[dict]:
-    """The rows of a data set in its order.
+def rows(
+    repository: str, configuration: str | None, split: str, revision: str | None, remedy: str, first: int = 0
+) -> Iterator[dict]:
+    """The rows of a data set in its order, from the first on.
 
     Raises InputError, which ends in the remedy, if the package is missing, the Hub does not answer or does not have it.
     """
@@ -43,7 +45,7 @@ def rows(repository: str, configuration: str | None, split: str, revision: str |
     try:
         reach()
         stream = datasets.load_dataset(repository, configuration, split=split, streaming=True, revision=revision)
-        yield from stream
+        yield from stream.skip(first) if first else stream
     except Exception as error:  # whatever a network can do
         raise InputError(f"could not fetch {repository} from {endpoint()} ({reason(error)}); {remedy}") from None
 

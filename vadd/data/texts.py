@@ -45,6 +45,7 @@ __all__ = ["NAMES", "Part", "parts"]
 
 Stream = Callable[[], Iterator[str]]
 LAST = 100_000  # documents of openwebtext that are held out
+PAGES = 8_013_769  # and all that the Hub has of it
 FEWEST = 100  # documents that a hash can part
 SHORTEST = 20  # characters of a docstring
 SECTION = 1000  # and of a part of a topic, about
@@ -206,8 +207,8 @@ def from_hub(name: str, root: str | None, splits: dict[str, str], to_text: Calla
     sought = " or ".join(map(str, places(root)))
     remedy = f"put its files in a folder {name} of {sought}, or name another folder with --source.root DIR"
 
-    def stream(split: str) -> Iterator[str]:
-        return map(to_text, rows(repository, configuration, split, revision, remedy))
+    def stream(split: str, first: int = 0) -> Iterator[str]:
+        return map(to_text, rows(repository, configuration, split, revision, remedy, first))
 
     streams = {its: partial(stream, its) for its in splits.values()}
     return given({ours: streams[its] for ours, its in splits.items()}, (), origin=f"{repository} of the Hub")
@@ -372,8 +373,10 @@ def openwebtext(root, path, zero_shot):
     if files:
         stream = partial(all_of, files, "openwebtext")
         return given(held_out(stream), files, origin=str(folder))
-    last = {"train": f"train[:-{LAST}]", "valid": f"train[-{LAST}:]", "test": f"train[-{LAST}:]"}
-    return from_hub("openwebtext", root, last, lambda row: row["text"])
+    whole = from_hub("openwebtext", root, {"train": "train"}, lambda row: row["text"])["train"]
+    kept = PAGES - LAST
+    last = whole._replace(documents=partial(whole.documents, first=kept))
+    return {"train": whole._replace(documents=lambda: islice(whole.documents(), kept)), "valid": last, "test": last}
 
 
 def all_of(files: tuple[Path, ...], what: str) -> Iterator[str]:
