@@ -230,10 +230,13 @@ HUB = {
 # ------------------------------------------------------------------------------------------------------------- the texts
 
 
-def docstrings(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield ast.get_docstring(node) or ""
+def docstrings(node: ast.AST) -> Iterator[str]:
+    """Its own, and those within, in the order of the file; expressions have none."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        yield ast.get_docstring(node) or ""
+    for name in ("body", "orelse", "handlers", "finalbody"):
+        for statement in getattr(node, name, ()):
+            yield from docstrings(statement)
 
 
 def sections(topic: str) -> Iterator[str]:
