@@ -42,6 +42,8 @@ def source(of: config.Source) -> Source:
             return data.Csv(of.path)
         case config.CustomSource(kind="text"):
             return data.Text(of.path, of.length)
+        case config.CorpusSource():
+            return data.Corpus(of.name, of.tokenizer, of.vocab, of.length, of.packing, of.path, of.root)
     raise TypeError(f"no source for {of!r}")
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "MLP",
     "BitsSource",
     "CifarSource",
+    "CorpusSource",
     "CustomSource",
     "DigitsSource",
     "Evaluation",
@@ -89,8 +90,40 @@ class CustomSource(Frozen):
     length: int = Field(0, ge=0, description="text only: characters kept of a line; 0 takes the longest line")
 
 
+class CorpusSource(Frozen):
+    """Text in examples of `length` tokens; pydoc, the default, comes with Python."""
+
+    kind: Literal["corpus"] = "corpus"
+    name: Literal[
+        "pydoc",
+        "ptb",
+        "wikitext2",
+        "wikitext103",
+        "text8",
+        "shakespeare",
+        "lm1b",
+        "openwebtext",
+        "lambada",
+        "ag_news",
+        "pubmed",
+        "arxiv",
+        "file",
+    ] = "pydoc"
+    tokenizer: str = Field(
+        "characters", description="characters, bytes, bpe, gpt2, bert-base-uncased, or the folder of one"
+    )
+    vocab: int = Field(4096, ge=257, le=65_536, description="bpe only: tokens, of which 256 are bytes")
+    length: int = Field(64, ge=2, description="tokens of an example")
+    packing: Literal["wrap", "pad"] = Field(
+        "wrap", description="wrap: documents one after another, cut into blocks; pad: each an example, cut or filled up"
+    )
+    path: str = Field("", description="file only: a .txt, a .jsonl with the text under text, or a folder of them")
+    root: str | None = Field(None, description="folder of its files; default $VADD_DATA, the cache, or a download")
+
+
 Source = Annotated[
-    PlaneSource | BitsSource | DigitsSource | MnistSource | CifarSource | CustomSource, Field(discriminator="kind")
+    PlaneSource | BitsSource | DigitsSource | MnistSource | CifarSource | CustomSource | CorpusSource,
+    Field(discriminator="kind"),
 ]
 
 

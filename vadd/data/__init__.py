@@ -5,12 +5,14 @@
     Digits                  handwritten digits, 8 x 8, 17 levels
     Mnist, Cifar10          the images of the papers, from files that are given, cached or fetched
     Array, Csv, Text        the user's own file
+    Corpus                  text in tokens: texts by name or the user's, characters to sub-words, prepared once
 
 numpy only; what else a source needs it imports when it is used.
 """
 
 from vadd.data.bits import Coins, Ising, Parity
 from vadd.data.cifar import Cifar10
+from vadd.data.corpus import Corpus
 from vadd.data.custom import Array, Csv, Text
 from vadd.data.digits import Digits
 from vadd.data.mnist import Mnist
@@ -21,6 +23,7 @@ __all__ = [
     "Array",
     "Cifar10",
     "Coins",
+    "Corpus",
     "Csv",
     "Digits",
     "Ising",

@@ -41,6 +41,7 @@ class Bits(ABC):
     length: int
     vocab_size = 2
     ordered = False
+    pad = None
 
     @property
     @abstractmethod

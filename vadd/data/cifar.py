@@ -99,6 +99,7 @@ class Cifar10:
     vocab_size = 256
     entropy = None
     ordered = True
+    pad = None
 
     def __init__(self, root: str | None = None, form: Form = "auto"):
         if form not in get_args(Form):

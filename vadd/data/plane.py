@@ -45,6 +45,7 @@ class Plane:
 
     shape = (2,)
     ordered = True
+    pad = None
 
     def __post_init__(self):
         if self.name not in NAMES:
