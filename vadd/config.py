@@ -181,6 +181,11 @@ class Objective(Frozen):
     kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing")
     particles: int = Field(1, ge=1, description="delbo only: above 1, the importance-weighted objective")
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 4, 8, 16, 64),
+        min_length=1,
+        description="persistent only: numbers of steps T that are trained, drawn evenly",
+    )
 
 
 class Train(Frozen):

@@ -32,7 +32,6 @@ from vadd.run import Run, atomic
 __all__ = ["Batches", "fit"]
 
 NOISE, ORDER, VALIDATION = range(3)  # keys of the independent random streams of a run
-PERSISTENT_STEPS = (1, 2, 4, 8, 16, 64)
 
 
 def seed_of(*key: int) -> int:
@@ -98,7 +97,7 @@ class Training(lightning.LightningModule):
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         if of.kind == "persistent":
-            T = torch.tensor(PERSISTENT_STEPS, device=self.device)
+            T = torch.tensor(of.steps, device=self.device)
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             loss, terms = persistent(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
