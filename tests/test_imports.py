@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vadd"
-METHOD = "errors schedule noise masking latent model objective likelihood sample samplers grid".split()
+METHOD = ["errors", "schedule", "noise", "masking", "latent", "model", "objective", "likelihood"]
+METHOD += ["sample", "samplers", "grid"]
 
 
 def imported(path: Path) -> set[str]:

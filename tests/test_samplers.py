@@ -1,6 +1,7 @@
 """Theorems on samplers: their laws against enumeration, and what no sampler may do."""
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -131,15 +132,9 @@ def test_remasking_keeps_the_number_of_masks_that_the_schedule_has(eta):
 def test_remasking_hides_again_and_draws_anew():
     model = small_model((20,), 3, 0)
     states = []
-    sample(
-        model,
-        20,
-        6,
-        step=functools.partial(remask, eta=0.5),
-        generator=generator(),
-        callback=lambda k, x: states.append(x),
-    )
-    hidden_again = [(after == 3) & (before != 3) for before, after in zip(states, states[1:], strict=False)]
+    step = functools.partial(remask, eta=0.5)
+    sample(model, 20, 6, step=step, generator=generator(), callback=lambda k, x: states.append(x))
+    hidden_again = [(after == 3) & (before != 3) for before, after in itertools.pairwise(states)]
     assert all(again.any() for again in hidden_again[:-1])
     assert not hidden_again[-1].any()
     assert (states[-1] < 3).all()
