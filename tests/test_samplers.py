@@ -277,10 +277,9 @@ def test_a_step_can_be_taken_alone():
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
         ({"latent_temperature": -1.0}, "latent_temperature must be a number of at least 0, got -1.0"),
-        ({"step": SAMPLERS["first-hitting"]}, "steps must be math.inf for first_hitting, and for it alone, got 2"),
         (
             {"steps": math.inf, "step": confidence},
-            "steps must be math.inf for first_hitting, and for it alone, got inf",
+            "infinitely many steps are for the ancestral sampler alone; give a number of steps",
         ),
         ({"step": functools.partial(entropy_bounded, bound=-1)}, "the bound on the entropy must be at least 0, got -1"),
         ({"step": functools.partial(remask, eta=2)}, "eta must be from 0 to 1, got 2"),

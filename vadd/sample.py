@@ -226,7 +226,7 @@ def sample(
     the same samples, up to the rounding of the network.
 
     Args:
-        steps: T, or `math.inf`: one token a call, at the times of the process in continuous time (`first_hitting`).
+        steps: T, or `math.inf`, which means `first_hitting`: one token a call, however many steps are given.
         step: one step of the sampler, with the signature of `ancestral`; others are in `vadd.samplers`.
         grid: "uniform" or "cosine", the times themselves, or a function from T to them, see `time_grid`.
         latents: "fresh", "fixed", "shared", "mean" or "zero".
@@ -238,16 +238,17 @@ def sample(
 
     Raises:
         InputError: num or steps or batch below 1, an unknown grid or choice of latents, infinitely many steps of another
-            sampler or finitely many of `first_hitting`, temperatures or top_p out of range, `given` of another shape or
-            with tokens outside -1..V-1.
+            sampler, temperatures or top_p out of range, `given` of another shape or with tokens outside -1..V-1.
     """
     for name, value in (("num", num), ("batch", num if batch is None else batch)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     if steps == math.inf and step is ancestral:
         step = first_hitting
-    if (steps == math.inf) != (step is first_hitting):
-        raise InputError(f"steps must be math.inf for first_hitting, and for it alone, got {steps}")
+    if step is first_hitting:
+        steps = math.inf
+    elif steps == math.inf:
+        raise InputError("infinitely many steps are for the ancestral sampler alone; give a number of steps")
     law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents else 1)
     law.require()
     require_temperature("latent_temperature", latent_temperature)
