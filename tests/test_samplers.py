@@ -253,11 +253,12 @@ def test_neutral_settings_change_nothing():
 
 
 def test_without_remasking_remask_is_the_ancestral_sampler():
-    model = small_model((2,), 3, 0, schedule=Cosine(), scale=2.0)
-    law = torch.exp(-exact_nll(model, everything(model), 3))
-    assert (
-        chi_square(sample(model, 40_000, 3, step=functools.partial(remask, eta=0.0), generator=generator()), law) < 26.1
+    model = small_model((5,), 3, 1, schedule=Cosine())
+    one, two = (
+        sample(model, 200, 4, step=step, generator=generator())
+        for step in (functools.partial(remask, eta=0.0), SAMPLERS["ancestral"])
     )
+    assert torch.equal(one, two)
 
 
 def test_a_step_can_be_taken_alone():

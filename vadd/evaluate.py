@@ -188,6 +188,8 @@ def evaluate(
     proposal = proposal or of.evaluation.proposal
     sampling = changed(of.sampling, {"grid": grid})
     if sampling.grid == "learned":
+        if progress:
+            print(f"measuring the grids of {run.path.name}", flush=True)
         measure_grid(run, model, source, sampling.latents, particles, proposal)
     options = options_of(run, sampling)
     panel = judges(source, num)
