@@ -39,7 +39,7 @@ def tokens_of(model, x_t, t=1.0):
 @pytest.mark.parametrize("latent_dim", [0, 1])
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), Geometric()], ids=lambda s: type(s).__name__)
 def test_first_hitting_samples_the_limit_of_many_steps(latent_dim, schedule):
-    """Two tokens, the first at time τ and the second at ρ: its law is an integral over u of products of μ."""
+    """400 steps of equal differences in α, whose law enumeration gives."""
     model = small_model((2,), 3, latent_dim, schedule=schedule, scale=2.0)
     x = everything(model)
     steps = 400

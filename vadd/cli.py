@@ -44,7 +44,9 @@ Out = Annotated[
 ]
 LatentsGiven = Annotated[Latents | None, Field(description="z a step, sample, batch; or a control")]
 GridGiven = Annotated[Grid | None, Field(description="times of the steps; learned: measured by vadd evaluate")]
-SamplerGiven = Annotated[Sampler | None, Field(description="which tokens a step reveals; first-hitting: one")]
+SamplerGiven = Annotated[
+    Sampler | None, Field(description="which tokens a step reveals; first-hitting: one, until all are")
+]
 Temperature = Annotated[float | None, Field(ge=0, description="of tokens; 0: the most likely")]
 TopP = Annotated[float | None, Field(gt=0, le=1, description="mass of the most likely tokens that are drawn from")]
 LatentTemperature = Annotated[float | None, Field(ge=0, description="standard deviations of z times this")]
