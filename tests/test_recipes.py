@@ -133,7 +133,7 @@ def test_a_wrong_method_is_told_in_one_sentence(method, sentence):
         ({"train.lr": "nan"}, "train.lr must be a finite number, got nan"),
         ({"network.dropout": "1"}, "network.dropout must be less than 1, got 1"),
         ({"latent.sees_mask": "perhaps"}, "latent.sees_mask must be a valid boolean, got 'perhaps'"),
-        ({"sampling.grid": "sine"}, "sampling.grid must be 'uniform' or 'cosine', got 'sine'"),
+        ({"sampling.grid": "sine"}, "sampling.grid must be 'uniform', 'cosine' or 'learned', got 'sine'"),
         ({"train.betas": ["0.9"]}, "train.betas needs more values, got 0.9"),
         ({"train.betas": ["0.9", "0.99", "1"]}, "train.betas must have at most 2 values, got 3"),
         ({"train.stepz": "1"}, "toy.coins has no option --train.stepz (did you mean --train.steps?)"),

@@ -251,9 +251,9 @@ def test_pictures_are_written_as_png_and_their_integers_as_csv(tmp_path):
     ("name", "source", "fitting"),
     [
         ("x.png", Ising(), r"\.npy, \.csv, \.txt, \.jsonl"),
-        ("x.txt", Plane("moons"), r"\.npy, \.csv, \.png"),
-        ("x.zip", Digits(), r"\.npy, \.csv, \.png"),
-        ("x", Digits(), r"\.npy, \.csv, \.png"),
+        ("x.txt", Plane("moons"), r"\.npy, \.csv, \.png, \.gif"),
+        ("x.zip", Digits(), r"\.npy, \.csv, \.png, \.gif"),
+        ("x", Digits(), r"\.npy, \.csv, \.png, \.gif"),
     ],
 )
 def test_a_suffix_that_does_not_suit_is_told_with_those_that_do(tmp_path, name, source, fitting):

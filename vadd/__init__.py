@@ -28,7 +28,11 @@ PUBLIC = {
     "nelbo": "likelihood",
     "exact_nll": "likelihood",
     "ancestral": "sample",
+    "first_hitting": "sample",
     "sample": "sample",
+    "confidence": "samplers",
+    "entropy_bounded": "samplers",
+    "remask": "samplers",
 }
 
 __all__ = ["__version__", *PUBLIC]

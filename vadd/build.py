@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from vadd import config
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from vadd.data import Source
     from vadd.model import MaskedDiffusion
 
-__all__ = ["by_method", "device", "masking", "matched", "model", "source"]
+__all__ = ["by_method", "device", "masking", "matched", "model", "sampler", "source"]
 
 WIDTH = {"mlp": ("width", 1), "unet": ("channels", 2)}  # what is widened, and by how much: normalisation wants divisors
 
@@ -69,6 +70,15 @@ def masking(experiment: config.Experiment, vocab_size: int):
     of = experiment.schedule
     options = {"power": of.power} if of.kind == "polynomial" else {}
     return Masking(vocab_size, getattr(schedule, of.kind.capitalize())(**options))
+
+
+def sampler(of: config.Sampling):
+    """One step of the sampler, a function like `vadd.ancestral`."""
+    from vadd.samplers import SAMPLERS
+
+    options = {"entropy-bounded": {"bound": of.entropy_bound}, "remask": {"eta": of.eta}}.get(of.sampler, {})
+    step = SAMPLERS[of.sampler]
+    return functools.partial(step, **options) if options else step
 
 
 def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int) -> MaskedDiffusion:

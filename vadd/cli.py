@@ -7,7 +7,7 @@ command that needs it, after everything that can be checked without it.
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import dumps
 from operator import attrgetter
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from vadd import __version__, build
 from vadd.arguments import call, columns
-from vadd.config import Experiment, Latents
+from vadd.config import Experiment, Grid, Latents, Sampler
 from vadd.errors import InputError
 from vadd.overrides import override
 from vadd.recipes import METHODS, RECIPES, parsed, with_method
@@ -39,7 +39,18 @@ Methods = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
 Proposal = Literal["recognition", "step", "mixture", "step-mixture"]
-Out = Annotated[Path, Field(title="FILE", description=".npy .csv .png .txt .jsonl, as suits the data; default: a look")]
+Out = Annotated[
+    Path, Field(title="FILE", description=".npy .csv .png .gif .txt .jsonl, as suits the data; default: a look")
+]
+LatentsGiven = Annotated[Latents | None, Field(description="z a step, sample, batch; or a control")]
+GridGiven = Annotated[Grid | None, Field(description="times of the steps; learned: measured by vadd evaluate")]
+SamplerGiven = Annotated[
+    Sampler | None, Field(description="which tokens a step reveals; first-hitting: one, until all are")
+]
+Temperature = Annotated[float | None, Field(ge=0, description="of tokens; 0: the most likely")]
+TopP = Annotated[float | None, Field(gt=0, le=1, description="mass of the most likely tokens that are drawn from")]
+LatentTemperature = Annotated[float | None, Field(ge=0, description="standard deviations of z times this")]
+Watched = Annotated[bool, Field(description="show how the masks are filled, step by step")]
 
 
 def recipes(*, json: Annotated[bool, Field(description="everything, for programs")] = False) -> None:
@@ -100,15 +111,26 @@ def sample(
     *,
     num: Annotated[int, Field(ge=1, description="number of samples")],
     steps: Steps,
-    latents: Annotated[Latents | None, Field(description="z a step, sample, batch; or a control")] = None,
+    latents: LatentsGiven = None,
+    grid: GridGiven = None,
+    sampler: SamplerGiven = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    latent_temperature: LatentTemperature = None,
     seed: Seed = 0,
+    watch: Watched = False,
     out: Out | None = None,
 ) -> None:
-    """Draw samples from a finished run."""
+    """Draw samples from a finished run; as a .gif, how they come out of the masks."""
+    import numpy as np
+
     of, source = opened(run, out)
+    changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
+    changes |= {"latent_temperature": latent_temperature, "seed": seed}
     from vadd.evaluate import draw
 
-    deliver(draw(of, num=num, steps=steps, latents=latents, seed=seed), source, out)
+    start = np.full((num, *source.shape), -1)
+    watched(lambda callback: draw(of, num=num, steps=steps, callback=callback, **changes), source, start, watch, out)
 
 
 def fill(
@@ -117,15 +139,31 @@ def fill(
     given: Annotated[str, Field(title="FILE|TEXT", description="a file, or a text with _ for what is to be filled in")],
     steps: Steps,
     num: Annotated[int, Field(ge=1, description="completions of each given example")] = 1,
+    latents: LatentsGiven = None,
+    grid: GridGiven = None,
+    sampler: SamplerGiven = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    latent_temperature: LatentTemperature = None,
     seed: Seed = 0,
+    watch: Watched = False,
     out: Out | None = None,
 ) -> None:
     """Fill in what is missing: infilling, prompts, inpainting. Given tokens are kept exactly."""
     of, source = opened(run, out)
     known = source.read(given)
+    changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
+    changes |= {"latent_temperature": latent_temperature, "seed": seed, "num": num}
     from vadd.evaluate import fill as completed
 
-    deliver(completed(of, given=known, steps=steps, num=num, seed=seed), source, out)
+    start = known.repeat(num, axis=0)
+    watched(
+        lambda callback: completed(of, given=known, steps=steps, callback=callback, **changes),
+        source,
+        start,
+        watch,
+        out,
+    )
 
 
 def evaluate(
@@ -135,6 +173,7 @@ def evaluate(
     num: Annotated[int | None, Field(ge=2, description="samples for each number of steps; default: the run's")] = None,
     particles: Annotated[int | None, Field(ge=1, description="importance samples of the likelihood bound")] = None,
     proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
+    grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
     controls: Annotated[bool, Field(description="the samples under every choice of latents as well")] = False,
     paper_delbo: Annotated[bool, Field(description="the paper's objective as well, which bounds nothing")] = False,
 ) -> None:
@@ -144,6 +183,7 @@ def evaluate(
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
+    asked["grid"] = grid
     result = measured(of, **asked, paper_delbo=of_paper)
     print(measurements(result))
     if controls:
@@ -248,6 +288,25 @@ def opened(path: Path, out: Path | None = None):
     if out is not None:
         check_suffix(out, source)
     return run, source
+
+
+def watched(drawn: Callable, source, start, watch: bool, out: Path | None) -> None:
+    """Deliver what `drawn` draws, given a callback of `vadd.sample`, from `start` on (-1: to be drawn)."""
+    animate = out is not None and out.suffix == ".gif"
+    if not (watch or animate):
+        deliver(drawn(None), source, out)
+        return
+    import numpy as np
+
+    from vadd.watch import Watch, write_animation
+
+    with Watch(source, np.where(start < 0, source.vocab_size, start), live=watch) as seen:
+        x = drawn(seen)
+    if animate:
+        write_animation(out, seen.whole(), source)
+        print(f"wrote {out}: {len(x)} samples in {len(seen.states)} states")
+    elif out is not None:
+        deliver(x, source, out)
 
 
 def deliver(x, source, out: Path | None) -> None:

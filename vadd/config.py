@@ -211,9 +211,23 @@ class Train(Frozen):
 Latents = Literal["fresh", "fixed", "shared", "mean", "zero"]
 
 
+Grid = Literal["uniform", "cosine", "learned"]
+Sampler = Literal["ancestral", "confidence", "entropy-bounded", "first-hitting", "remask"]
+
+
 class Sampling(Frozen):
-    grid: Literal["uniform", "cosine"] = "uniform"
+    """Likelihoods are given for the ancestral sampler and first-hitting, its limit of many steps, at temperature 1."""
+
+    grid: Grid = Field("uniform", description="times of the steps; learned: the best ones on training examples")
     latents: Latents = Field("fresh", description="z a step, a sample, or a batch; controls: averaged away, or zero")
+    sampler: Sampler = Field("ancestral", description="which tokens a step reveals (vadd.samplers)")
+    temperature: float = Field(1.0, ge=0, description="of tokens; 0: the most likely one")
+    top_p: float = Field(1.0, gt=0, le=1, description="mass of the most likely tokens that are drawn from")
+    latent_temperature: float = Field(1.0, ge=0, description="the prior's standard deviations times this")
+    entropy_bound: float = Field(0.1, ge=0, description="entropy-bounded only: nats")
+    eta: float = Field(
+        0.1, ge=0, le=1, description="remask only: part of the largest probability of being masked again"
+    )
 
 
 class Evaluation(Frozen):

@@ -4,26 +4,33 @@ Every distance stands beside its floor: the same distance between true data and 
 """
 
 import itertools
+import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
 from vadd import build, metrics
+from vadd.config import Sampling
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
+from vadd.grid import FINE, LearnedGrid, learn
 from vadd.judge import Judge, judges
 from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
+from vadd.overrides import replaced
 from vadd.run import Run, atomic, preview, write_samples
-from vadd.sample import LATENTS, sample
-from vadd.schedule import time_grid
+from vadd.sample import LATENTS, ancestral, first_hitting, sample
+from vadd.schedule import Grid, time_grid
 
 __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
+
+TEMPERED = ("temperature", "top_p", "latent_temperature")
+LEARNED_ON = 500  # training examples
 
 BETTER = {
     "nelbo": "lower",
@@ -65,33 +72,69 @@ def draw(
     *,
     num: int,
     steps: int,
-    latents: str | None = None,
-    grid: str | None = None,
     seed: int = 0,
     batch: int | None = None,
+    callback: Callable[[int, torch.Tensor], None] | None = None,
+    **changes: object,
 ) -> np.ndarray:
-    """`num` samples in `steps` steps, (num, *shape) integers."""
+    """`num` samples in `steps` steps, (num, *shape) integers. `changes`: of the run's `Sampling`, None for none."""
     model, _ = load(run)
-    of = run.experiment
-    drawn = sample(
-        model,
-        num,
-        steps,
-        grid=grid or of.sampling.grid,
-        latents=latents or of.sampling.latents,
-        generator=seeded(seed),
-        batch=batch or of.evaluation.batch,
-    )
-    return drawn.cpu().numpy()
+    options = options_of(run, changed(run.experiment.sampling, changes))
+    if batch is not None:
+        options["batch"] = batch
+    return sample(model, num, steps, generator=seeded(seed), callback=callback, **options).cpu().numpy()
 
 
-def fill(run: Run, *, given: np.ndarray, steps: int, num: int = 1, seed: int = 0) -> np.ndarray:
-    """Each row of `given` (N, *shape; -1: fill in) completed `num` times: (N * num, *shape). Given tokens are kept."""
+def fill(
+    run: Run,
+    *,
+    given: np.ndarray,
+    steps: int,
+    num: int = 1,
+    seed: int = 0,
+    callback: Callable[[int, torch.Tensor], None] | None = None,
+    **changes: object,
+) -> np.ndarray:
+    """Each row of `given` (N, *shape; -1: fill in) completed `num` times: (N * num, *shape). Given tokens are kept.
+    `changes`: of the run's `Sampling`, None for none."""
     model, _ = load(run)
-    of = run.experiment
     rows = torch.from_numpy(np.repeat(given, num, axis=0)).long()
-    options = {"grid": of.sampling.grid, "latents": of.sampling.latents, "batch": of.evaluation.batch}
+    options = options_of(run, changed(run.experiment.sampling, changes)) | {"callback": callback}
     return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).cpu().numpy()
+
+
+def changed(sampling: Sampling, changes: dict[str, object]) -> Sampling:
+    """Raises InputError for a change that is not allowed."""
+    return replaced(sampling, {name: value for name, value in changes.items() if value is not None}, "sampling.")
+
+
+def options_of(run: Run, sampling: Sampling) -> dict:
+    """The arguments of `vadd.sample` for it: three always, others where they are not its defaults."""
+    grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid
+    options = {"latents": sampling.latents, "grid": grid, "batch": run.experiment.evaluation.batch}
+    if sampling.sampler != "ancestral":
+        options["step"] = build.sampler(sampling)
+    return options | {name: value for name in TEMPERED if (value := getattr(sampling, name)) != 1}
+
+
+def learned_grid(run: Run) -> LearnedGrid:
+    """Raises InputError if it was never measured, or what is there is none."""
+    measure = f"vadd evaluate {run.path} --grid learned"
+    if not run.grids.exists():
+        raise InputError(f"{run.path} has no learned grid yet; measure it with: {measure}")
+    try:
+        return LearnedGrid(tuple(map(tuple, json.loads(run.grids.read_text())["times"])))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{run.grids} holds no grids ({error}); measure them again with: {measure}") from None
+
+
+def measure_grid(run: Run, model, source, latents: str, particles: int, proposal: str) -> None:
+    """Learn the grid on training examples and write `grids.json`. Raises InputError for shared latents."""
+    x = torch.from_numpy(source.split("train")[:LEARNED_ON].astype(np.int64))
+    how = {"latents": latents, "particles": particles, "proposal": proposal}
+    seed = run.experiment.seed
+    grid = learn(model, x, **how, batch=run.experiment.evaluation.batch, generator=seeded(seed, 4))
+    run.write_json(run.grids, how | {"examples": len(x), "fine": FINE, "times": grid.times})
 
 
 @torch.no_grad()
@@ -127,14 +170,15 @@ def evaluate(
     num: int | None = None,
     particles: int | None = None,
     proposal: str | None = None,
+    grid: str | None = None,
     controls: bool = False,
     paper_delbo: int | None = None,
     progress: bool = True,
 ) -> dict:
     """Measure a run, write `evaluation.json`, `likelihoods.npz` and the samples it was measured on, and return the first.
 
-    `controls`: also the measures of samples under each other choice of latents. `paper_delbo`: the particles of the
-    paper's number, None for none.
+    `grid`: another than the run's; "learned" is measured first, and kept in `grids.json`. `controls`: also the measures of
+    samples under each other choice of latents. `paper_delbo`: the particles of the paper's number, None for none.
     """
     model, source = load(run)
     of = run.experiment
@@ -142,7 +186,12 @@ def evaluate(
     num = of.evaluation.num if num is None else num
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
-    options = {"latents": of.sampling.latents, "grid": of.sampling.grid, "batch": of.evaluation.batch}
+    sampling = changed(of.sampling, {"grid": grid})
+    if sampling.grid == "learned":
+        if progress:
+            print(f"measuring the grids of {run.path.name}", flush=True)
+        measure_grid(run, model, source, sampling.latents, particles, proposal)
+    options = options_of(run, sampling)
     panel = judges(source, num)
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
@@ -165,10 +214,11 @@ def evaluate(
         "parameters": model.parameter_counts(),
         "units": "nats per example",
         "entropy": source.entropy,
-        "ideal_mdm": ideal_mdm(source, model, steps, of.sampling.grid),
+        "ideal_mdm": ideal_mdm(source, model, steps, options["grid"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
-        | options,
+        | sampling.model_dump(mode="json")
+        | {"batch": of.evaluation.batch},
         "used": {"samples": panel[0].num, "held_out": len(test)},
         "steps": measured,
         "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
@@ -191,11 +241,15 @@ def likelihood(
     model, x, steps: float, particles: int, proposal: str, options: dict, seed: int
 ) -> tuple[dict, np.ndarray | None]:
     """nelbo with its standard error over examples and its effective sample size, the total correlation that the steps
-    carry, and the bound of each example; shared latents have no likelihood, so none is given for them."""
-    if options["latents"] == "shared":
+    carry, and the bound of each example; None where the sampler has no likelihood: shared latents, a temperature, samplers
+    that look at the tokens. First hitting is the limit of many steps."""
+    step, tempered = options.get("step", ancestral), options.keys() & set(TEMPERED)
+    if options["latents"] == "shared" or tempered or step not in (ancestral, first_hitting):
         return {"nelbo": {"mean": None, "se": None, "particles": particles}}, None
+    steps = math.inf if step is first_hitting else steps
     key = 0 if steps == math.inf else steps
-    found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **options)
+    how = {name: options[name] for name in ("latents", "grid", "batch")}
+    found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **how)
     told = {"nelbo": {**mean_and_error(found.nelbo), "particles": particles, "ess": found.ess.mean().item()}}
     if model.has_latents and options["latents"] == "fresh":
         told["total_correlation"] = mean_and_error(found.without_coupling - found.nelbo)
@@ -212,7 +266,7 @@ def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
     return {"gap": mean_and_error(torch.from_numpy(costs + np.log(p)))} if (p > 0).all() else {}
 
 
-def ideal_mdm(source, model, steps: Iterable[int], grid: str) -> dict[str, float] | None:
+def ideal_mdm(source, model, steps: Iterable[int], grid: Grid) -> dict[str, float] | None:
     """nelbo(T) of a perfect masked diffusion: Σ_k (α_{t_{k-1}} - α_{t_k}) Σ_i E H(x_i | x_{t_k}); None if not known."""
     if source.token_entropy(0.0) is None:
         return None

@@ -56,17 +56,19 @@ class Draw(Protocol):
 
 
 class Prior:
-    """Answers with z ~ prior."""
+    """Answers with z ~ prior, or with another `temperature` τ from N(mean, diag τ² σ²)."""
 
-    def __init__(self, generator=None):
-        self.generator = generator
+    def __init__(self, generator=None, temperature: float = 1.0):
+        self.generator, self.temperature = generator, temperature
 
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
-        return Gaussian(*prior).sample(self.generator)
+        mean, log_std = prior
+        log_temperature = math.log(self.temperature) if self.temperature else -math.inf
+        return Gaussian(mean, log_std + log_temperature).sample(self.generator)
 
     def rows(self, rows: Tensor) -> "Prior":
         """The answers for some rows of the batch only."""
-        return Prior(rows_of(self.generator, rows))
+        return Prior(rows_of(self.generator, rows), self.temperature)
 
 
 class Mode:

@@ -47,7 +47,7 @@ from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
 from vadd.objective import token_log_mu
-from vadd.schedule import time_grid
+from vadd.schedule import Grid, time_grid
 
 __all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "nelbo"]
 
@@ -75,7 +75,7 @@ def nelbo(
     particles: int = 1,
     latents: str = "fresh",
     proposal: "str | Proposal" = "mixture",
-    grid: str = "uniform",
+    grid: Grid = "uniform",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " B"]:
@@ -107,7 +107,7 @@ def bound(
     particles: int = 1,
     latents: str = "fresh",
     proposal: "str | Proposal" = "mixture",
-    grid: str = "uniform",
+    grid: Grid = "uniform",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
 ) -> Bound:
@@ -262,7 +262,7 @@ def exact_nll(
     steps: int,
     *,
     latents: str = "fresh",
-    grid: str = "uniform",
+    grid: Grid = "uniform",
     nodes: int = 64,
 ) -> Float[Tensor, " B"]:
     """-log p^{(steps)}(x) in nats, by summing over all 2^L sets of masked positions and Gauss-Hermite quadrature over z.

@@ -7,6 +7,7 @@
     model.safetensors  the averaged weights; written last, so that it says that the run is finished
     evaluation.json    what was measured
     likelihoods.npz    the bound of every held-out example, an array for each number of steps
+    grids.json         times of the steps that are best on training examples, for each number of steps
     samples/           what it was measured on
 
 A process may be killed and a disk may be full at any moment. So whatever is written whole is written aside and put in
@@ -36,7 +37,10 @@ from vadd.overrides import sentence
 if TYPE_CHECKING:
     from vadd.data import Source
 
-__all__ = ["Run", "atomic", "check_suffix", "preview", "require_folder", "write_samples"]
+__all__ = ["SHADES", "Run", "atomic", "check_suffix", "preview", "require_folder", "write_samples"]
+
+
+SHADES = " .:-=+*#%@"
 
 
 @contextmanager
@@ -134,6 +138,10 @@ class Run:
     @property
     def likelihoods(self) -> Path:
         return self.path / "likelihoods.npz"
+
+    @property
+    def grids(self) -> Path:
+        return self.path / "grids.json"
 
     @property
     def samples(self) -> Path:
@@ -267,14 +275,14 @@ def suffixes(source: "Source") -> list[str]:
     from vadd.data import Lines, Picture, Rows
 
     shown = source.show(np.zeros((1, *source.shape), dtype=np.int64))
-    own = {Picture: [".png"], Lines: [".txt", ".jsonl"], Rows: [".jsonl"]}
+    own = {Picture: [".png", ".gif"], Lines: [".txt", ".jsonl"], Rows: [".jsonl"]}
     return [".npy", ".csv", *own[type(shown)]]
 
 
 def write_samples(path: Path, x: np.ndarray, source: "Source") -> None:
     """Write x (N, *shape), integers, in the form that the suffix names.
 
-    `.npy`: the integers; `.csv`: the source's own table, or the integers below `x0, x1, ...`; `.png`: the source's
+    `.npy`: the integers; `.csv`: the source's own table, or the integers below `x0, x1, ...`; `.png`, `.gif`: the source's
     picture; `.txt`: its lines; `.jsonl`: an object a row, or `{"text": line}`.
 
     Raises:
@@ -288,7 +296,7 @@ def write_samples(path: Path, x: np.ndarray, source: "Source") -> None:
         match path.suffix, shown:
             case ".npy", _:
                 np.save(aside, x, allow_pickle=False)
-            case ".png", Picture(pixels):
+            case ".png" | ".gif", Picture(pixels):
                 from PIL import Image
 
                 Image.fromarray(pixels).save(aside)
@@ -329,7 +337,7 @@ def preview(x: np.ndarray, source: "Source", limit: int = 20) -> str:
             table = [columns, *rows]
             shown = "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
         case _ if some.ndim == 3:
-            shades = np.array(list(" .:-=+*#%@"))[some * 9 // (source.vocab_size - 1)]
+            shades = np.array(list(SHADES))[some * 9 // (source.vocab_size - 1)]
             shown = "\n\n".join("\n".join("".join(2 * c for c in row).rstrip() for row in image) for image in shades)
         case _:
             shown = "\n".join(" ".join(map(str, row)) for row in some.reshape(len(some), -1).tolist())

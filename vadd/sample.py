@@ -16,22 +16,45 @@ Which z a step sees is only a matter of which random stream answers:
 
 The last draws a step's tokens from their marginals E_z μ_θ^i (with K = 64 nearly so): what the latent knows of single
 tokens stays, how it couples them is gone.
+
+In the limit T → ∞ tokens are revealed one by one. The next of |M| masked ones comes at the time τ < t at which
+
+    1 - α_τ = (1 - α_t) u^{1/|M|},    u ~ U(0, 1),       and each is equally likely to be it,
+
+since the |M| times are independent, each with P(not before τ) = (1 - α_τ) / (1 - α_t). So that limit is sampled exactly,
+in one call a token (first hitting, Zheng et al. 2024, arXiv 2409.02908). Its likelihood is `nelbo` with T = ∞.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
 from vadd.latent import Draw, Mode, Prior
+from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
-from vadd.schedule import time_grid
+from vadd.schedule import Grid, time_grid
 
-__all__ = ["LATENTS", "ancestral", "answer", "categorical", "sample"]
+__all__ = [
+    "LATENTS",
+    "PLAIN",
+    "TokenLaw",
+    "ancestral",
+    "answer",
+    "categorical",
+    "first_hitting",
+    "foremost",
+    "hitting_times",
+    "sample",
+    "token_logits",
+]
 
 LATENTS = ("fresh", "fixed", "shared", "mean", "zero")
 AVERAGED = 64  # draws of z that "mean" latents average
@@ -45,6 +68,69 @@ def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Ten
     return torch.searchsorted(cumulative, below, right=True).squeeze(1)
 
 
+class TokenLaw(NamedTuple):
+    """From μ_θ to the law that tokens are drawn from. (1, 1, 1) is μ_θ itself.
+
+    `temperature` τ: ∝ μ^{1/τ}; 0 is the most likely token, the first of equals. Of that, `top_p` keeps the smallest set
+    of most likely tokens whose mass reaches p. `average` > 1: μ is first averaged over that many z, which draws the tokens
+    independently.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    average: int = 1
+
+    def __call__(self, logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """Logits of the law from those of μ; float64 unless it is μ."""
+        if self.temperature == 0:
+            best = logits.argmax(-1, keepdim=True)
+            return torch.full_like(logits, -math.inf, dtype=torch.float64).scatter(-1, best, 0.0)
+        if self.temperature != 1:
+            logits = logits.double() / self.temperature
+        if self.top_p < 1:
+            p, order = torch.softmax(logits.double(), dim=-1).sort(dim=-1, descending=True, stable=True)
+            beyond = p.cumsum(-1) - p >= self.top_p  # the token that crosses top_p is kept
+            beyond[:, 0] = False
+            logits = logits.double().masked_fill(torch.empty_like(beyond).scatter(-1, order, beyond), -math.inf)
+        return logits
+
+    def require(self) -> None:
+        """Raises InputError for a temperature below 0 or a top_p outside (0, 1]."""
+        require_temperature("temperature", self.temperature)
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+
+
+PLAIN = TokenLaw()
+
+
+def require_temperature(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a number of at least 0, got {value}")
+
+
+def token_logits(
+    model: MaskedDiffusion,
+    x_t: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    at: Bool[Tensor, "B *D"],
+    draw: Draw,
+    average: int = 1,
+) -> Float[Tensor, "N V"]:
+    """Logits of μ_θ(x_t, z, t) at the N positions of `at`, or of its mean over `average` z. Only rows that have such
+    positions enter the network."""
+    rows = at.flatten(1).any(1).nonzero().squeeze(1)
+    if not len(rows):
+        return torch.empty(0, model.masking.vocab_size, device=x_t.device)
+    draw = draw.rows(rows)
+    calls = (model.logits(x_t[rows], t[rows], draw, at=at[rows]) for _ in range(average))
+    return functools.reduce(torch.logaddexp, map(log_softmax, calls)) if average > 1 else next(calls)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits.double(), dim=-1)
+
+
 @torch.no_grad()
 def ancestral(
     model: MaskedDiffusion,
@@ -53,39 +139,67 @@ def ancestral(
     s: Float[Tensor, " B"],
     *,
     draw: Draw | None = None,
-    average: int = 1,
+    law: TokenLaw = PLAIN,
     generator=None,
 ) -> Int[Tensor, "B *D"]:
-    """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s.
-
-    `average` > 1: from the mean of μ_θ over that many z, which draws the tokens independently.
-    """
+    """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s."""
     draw = Prior(generator) if draw is None else draw
     revealed = model.masking.reveal_set(x_t, t, s, generator)
     u = uniform(generator, tuple(x_t.shape), x_t.device)[revealed]
-    rows = revealed.flatten(1).any(1).nonzero().squeeze(1)
-    if not len(rows):
-        return x_t
-    draw = draw.rows(rows)
-    calls = (model.logits(x_t[rows], t[rows], draw, at=revealed[rows]) for _ in range(average))  # each (N, V)
-    logits = functools.reduce(torch.logaddexp, map(log_softmax, calls)) if average > 1 else next(calls)
-    return x_t.masked_scatter(revealed, categorical(logits, u))
+    logits = token_logits(model, x_t, t, revealed, draw, law.average)
+    return x_t.masked_scatter(revealed, categorical(law(logits), u))
 
 
-def log_softmax(logits: Tensor) -> Tensor:
-    return torch.log_softmax(logits.double(), dim=-1)
+@torch.no_grad()
+def first_hitting(
+    model: MaskedDiffusion,
+    x_t: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    s: Float[Tensor, " B"],
+    *,
+    draw: Draw | None = None,
+    law: TokenLaw = PLAIN,
+    generator=None,
+) -> Int[Tensor, "B *D"]:
+    """One masked token of each row, each equally likely, is revealed at time t; `s` is not used."""
+    draw = Prior(generator) if draw is None else draw
+    masked = model.masking.is_masked(x_t)
+    score = uniform(generator, tuple(x_t.shape), x_t.device)
+    revealed = foremost(score[masked], masked, masked.flatten(1).any(1), generator)
+    u = uniform(generator, tuple(x_t.shape), x_t.device)[revealed]
+    logits = token_logits(model, x_t, t, revealed, draw, law.average)
+    return x_t.masked_scatter(revealed, categorical(law(logits), u))
 
 
-def answer(latents: str, streams: Streams, step: int) -> Draw:
+def foremost(score: Float[Tensor, " N"], at: Bool[Tensor, "B *D"], num: Tensor, generator=None) -> Bool[Tensor, "B *D"]:
+    """The `num` (B,) positions of each row that score highest among the N of `at`; among equals chance decides."""
+    chance = uniform(generator, tuple(at.shape), at.device).flatten(1).argsort(1)
+    scores = torch.full(at.shape, -math.inf, dtype=score.dtype, device=at.device).masked_scatter(at, score).flatten(1)
+    ranked = chance.gather(1, scores.gather(1, chance).argsort(stable=True, dim=1, descending=True))
+    first = torch.arange(ranked.shape[1], device=at.device) < num[:, None]
+    return torch.zeros_like(first).scatter(1, ranked, first).view(at.shape) & at
+
+
+def hitting_times(masking: Masking, x: Int[Tensor, "B *D"], generator=None) -> Float[Tensor, "K+1 B"]:
+    """The times at which the masked tokens of each row are revealed one by one, in sampling order, and last 0; K is the
+    most there are in a row."""
+    masked = masking.is_masked(x).flatten(1).sum(1)
+    u = uniform(generator, (len(x), int(x[0].numel())), x.device)[:, : int(masked.max())]
+    left = (masked[:, None] - torch.arange(u.shape[1], device=x.device)).clamp(min=1)
+    times = masking.schedule.time(1 - (u.log() / left).cumsum(1).exp())
+    return torch.cat([times, torch.zeros_like(times[:, :1])], 1).T
+
+
+def answer(latents: str, streams: Streams, step: int, temperature: float = 1.0) -> Draw:
     """Who answers the draws of a step under a named choice of latents; `streams` are the rows' own."""
     if latents in ("fresh", "mean"):
-        return Prior(streams.fork(step))
+        return Prior(streams.fork(step), temperature)
     if latents == "zero":
         return Mode()
     if latents == "fixed":
-        return Prior(streams.fork(0))
+        return Prior(streams.fork(0), temperature)
     if latents == "shared":
-        return Prior(streams.shared().fork(step))
+        return Prior(streams.shared().fork(step), temperature)
     raise InputError(f"latents must be one of {', '.join(LATENTS)}, got {latents!r}")
 
 
@@ -93,11 +207,14 @@ def answer(latents: str, streams: Streams, step: int) -> Draw:
 def sample(
     model: MaskedDiffusion,
     num: int,
-    steps: int,
+    steps: float,
     *,
     step: Callable[..., Tensor] = ancestral,
-    grid: str = "uniform",
+    grid: Grid = "uniform",
     latents: str = "fresh",
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    latent_temperature: float = 1.0,
     given: Int[Tensor, "num *D"] | None = None,
     generator: torch.Generator | None = None,
     batch: int | None = None,
@@ -109,35 +226,50 @@ def sample(
     the same samples, up to the rounding of the network.
 
     Args:
-        step: one step of the sampler, with the signature of `ancestral`.
-        grid: "uniform" or "cosine", see `time_grid`.
+        steps: T, or `math.inf`, which means `first_hitting`: one token a call, however many steps are given.
+        step: one step of the sampler, with the signature of `ancestral`; others are in `vadd.samplers`.
+        grid: "uniform" or "cosine", the times themselves, or a function from T to them, see `time_grid`.
         latents: "fresh", "fixed", "shared", "mean" or "zero".
+        temperature: of tokens; 0 takes the most likely one.
+        top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
+        latent_temperature: the prior's σ times this: z ~ N(0, τ² I).
         given: (num, *D) tokens to keep, -1 where the model shall fill in; they come back unchanged.
         callback: called after each step of each batch with the index of the step and x_s (B, *D).
 
     Raises:
-        InputError: num or steps or batch below 1, an unknown grid or choice of latents, `given` of another shape or with
-            tokens outside -1..V-1.
+        InputError: num or steps or batch below 1, an unknown grid or choice of latents, infinitely many steps of another
+            sampler, temperatures or top_p out of range, `given` of another shape or with tokens outside -1..V-1.
     """
     for name, value in (("num", num), ("batch", num if batch is None else batch)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    times = time_grid(steps, grid).to(model.device)
+    if steps == math.inf and step is ancestral:
+        step = first_hitting
+    if step is first_hitting:
+        steps = math.inf
+    elif steps == math.inf:
+        raise InputError("infinitely many steps are for the ancestral sampler alone; give a number of steps")
+    law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents else 1)
+    law.require()
+    require_temperature("latent_temperature", latent_temperature)
+    times = None if steps == math.inf else time_grid(steps, grid).to(model.device)[:, None].expand(-1, num)
     start = given_to_start(model, num, given)
     # Two families of streams: for positions and tokens, and for latents.
     tokens = Streams.spawn(num, generator, model.device)
     states = Streams.spawn(num, generator, model.device)
     if latents == "shared":
         states = states.shared()
-    if latents == "mean" and model.has_latents:
-        step = functools.partial(step, average=AVERAGED)
+    if times is None:
+        times = hitting_times(model.masking, start, tokens)
+    if law != PLAIN:
+        step = functools.partial(step, law=law)
     finished = []
     for first in range(0, num, batch or num):
         rows = slice(first, first + (batch or num))
-        x = start[rows]
-        for k in range(steps):
-            t, s = times[k].expand(len(x)), times[k + 1].expand(len(x))
-            x = step(model, x, t, s, draw=answer(latents, states[rows], k), generator=tokens[rows].fork(k))
+        x, free = start[rows], model.masking.is_masked(start[rows])
+        for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
+            draw = answer(latents, states[rows], k, latent_temperature)
+            x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
             if callback is not None:
                 callback(k, x)
         finished.append(x)

@@ -18,6 +18,8 @@ Times are float64: α_s - α_t is a difference of close numbers.
 """
 
 import math
+import reprlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +29,7 @@ from torch import Tensor
 
 from vadd.errors import InputError
 
-__all__ = ["Cosine", "Geometric", "Linear", "Polynomial", "Schedule", "time_grid"]
+__all__ = ["Cosine", "Geometric", "Grid", "Linear", "Polynomial", "Schedule", "time_grid"]
 
 
 class Schedule(Protocol):
@@ -115,13 +117,18 @@ class Geometric:
         return self.low * (self.high / self.low) ** t
 
 
-def time_grid(steps: int, grid: str = "uniform") -> Float[Tensor, " steps+1"]:
+Grid = str | Sequence[float] | Callable[[int], Sequence[float]]
+"""Times of a sampler: by name, as they are, or as a function from the number of steps."""
+
+
+def time_grid(steps: int, grid: Grid = "uniform") -> Float[Tensor, " steps+1"]:
     """Times 1 = t_T > ... > t_0 = 0 of a sampler, in sampling order, float64, shape (steps + 1,).
 
     uniform: t_i = i/T.  cosine: t_i = cos(π/2 (1 - i/T)), fine steps first, while everything is masked (MD4, section 4).
+    Or the times themselves, or a function from T to them.
 
     Raises:
-        InputError: `steps` below 1, or an unknown `grid`.
+        InputError: `steps` below 1, an unknown `grid`, or times that are not T + 1 falling from 1 to 0.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
@@ -132,4 +139,10 @@ def time_grid(steps: int, grid: str = "uniform") -> Float[Tensor, " steps+1"]:
         times = torch.cos(math.pi / 2 * (1 - i))
         times[-1] = 0  # cos(π/2) is 6e-17 in floating point
         return times
-    raise InputError(f"grid must be uniform or cosine, got {grid!r}")
+    if isinstance(grid, str):
+        raise InputError(f"grid must be uniform or cosine, got {grid!r}; or give the times")
+    times = torch.as_tensor(grid(steps) if callable(grid) else grid, dtype=torch.float64)
+    if len(times) != steps + 1 or times[0] != 1 or times[-1] != 0 or not (times.diff() < 0).all():
+        given = reprlib.repr(times.tolist())
+        raise InputError(f"a grid of {steps} steps must be {steps + 1} times that fall from 1 to 0, got {given}")
+    return times

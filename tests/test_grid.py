@@ -1,0 +1,119 @@
+"""Theorems on grids: dynamic programming is brute force, and a learned grid is at most as costly as another."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import generator, perfect, small_model
+
+from vadd import Cosine, Geometric, InputError, Linear, Polynomial, exact_nll, nelbo, sample, time_grid
+from vadd.grid import LearnedGrid, fine_times, learn, shortest_paths, step_costs
+
+
+def test_dynamic_programming_finds_what_trying_all_subsets_finds():
+    costs = torch.rand(8, 8, generator=generator(1), dtype=torch.float64)
+    costs = costs.where(torch.ones(8, 8, dtype=torch.bool).triu(1), math.inf)
+    for T, (least, path) in enumerate(shortest_paths(costs), 1):
+        tried = {
+            (0, *inner, 7): sum(costs[a, b].item() for a, b in itertools.pairwise((0, *inner, 7)))
+            for inner in itertools.combinations(range(1, 7), T - 1)
+        }
+        assert path == min(tried, key=tried.get)
+        assert least == pytest.approx(tried[path])
+
+
+@pytest.mark.parametrize("latents", ["fresh", "mean", "zero"])
+@pytest.mark.parametrize("latent_dim", [0, 1])
+def test_the_costs_along_a_grid_sum_to_the_bound(latent_dim, latents):
+    model = small_model((3,), 3, latent_dim, schedule=Cosine(), scale=2.0)
+    x, times = torch.tensor([[0, 2, 1]]).repeat(4000, 1), time_grid(4)
+    options = {"particles": 4, "latents": latents}
+    costs = step_costs(model, x, times, **options, batch=1000, generator=generator(1))
+    for path in ((0, 4), (0, 2, 4), (0, 1, 2, 3, 4)):
+        grid = times[list(path)].tolist()
+        bound = nelbo(model, x, len(path) - 1, grid=grid, **options, generator=generator(2))
+        error = bound.std().item() / 4000**0.5
+        summed = sum(costs[a, b].item() for a, b in itertools.pairwise(path))
+        assert summed == pytest.approx(bound.mean().item(), abs=6 * error + 1e-6)
+
+
+def test_the_costs_of_fixed_latents_are_the_bound_but_for_its_kl():
+    model = small_model((3,), 3, 2, scale=2.0)
+    x, times = torch.tensor([[0, 2, 1]]).repeat(4000, 1), time_grid(4)
+    costs = step_costs(model, x, times, latents="fixed", particles=8, generator=generator(1))
+    everything_masked, one = torch.ones(1, 3, dtype=torch.bool), torch.ones(1)
+    posterior = model.posterior(x[:1], everything_masked, one)
+    model.logits(torch.full((1, 3), 3), one, posterior)
+    for path in ((0, 4), (0, 1, 4)):
+        bound = nelbo(model, x, len(path) - 1, grid=times[list(path)].tolist(), latents="fixed", generator=generator(2))
+        summed = sum(costs[a, b].item() for a, b in itertools.pairwise(path)) + posterior.kl.item()
+        assert summed == pytest.approx(bound.mean().item(), abs=6 * bound.std().item() / 4000**0.5)
+
+
+@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+@pytest.mark.parametrize("latent_dim", [0, 1])
+def test_the_bound_on_a_learned_grid_is_at_most_that_on_the_uniform_one(latent_dim, latents):
+    model = small_model((4,), 2, latent_dim, scale=4.0)
+    x = torch.randint(2, (3000, 4), generator=generator())
+    options = {"particles": 4, "latents": latents}
+    grid = learn(model, x, fine=8, **options, generator=generator(1))
+    for T in (1, 2, 4, 8):
+        learned, uniform = (nelbo(model, x, T, grid=g, **options, generator=generator(2)) for g in (grid, "uniform"))
+        error = (learned.var() + uniform.var()).sqrt().item() / 3000**0.5
+        assert learned.mean() <= uniform.mean() + 4 * error
+
+
+def test_a_perfect_model_of_coupled_bits_is_more_likely_on_a_learned_grid():
+    """Equal bits: all the cost is in the first step, which had better be small."""
+    law = torch.zeros(64, dtype=torch.float64)
+    law[[0, 63]] = 0.5
+    model = perfect((6,), 2, law)
+    x = torch.tensor([[0] * 6, [1] * 6])
+    grid = learn(model, x.repeat(500, 1), fine=16, generator=generator())
+    for T in (1, 2, 4, 8):
+        learned, uniform = (exact_nll(model, x, T, grid=g).mean().item() for g in (grid, "uniform"))
+        assert learned <= uniform + 1e-9
+    assert exact_nll(model, x, 2, grid=grid).mean() < exact_nll(model, x, 2).mean() - 0.2
+    # The first step reveals each token with probability r: L log 2 (r + (1 - r)^L), least where (1 - r)^5 = 1/6.
+    assert grid(2)[1] == 11 / 16 == pytest.approx(6 ** (-1 / 5), abs=1 / 32)
+
+
+def test_explicit_times_give_the_same_bits_as_their_name():
+    model = small_model((4,), 3, 2)
+    x = torch.randint(3, (50, 4), generator=generator())
+    for name in ("uniform", "cosine"):
+        times = tuple(time_grid(3, name).tolist())
+        for grid in (times, lambda T, times=times: times, torch.tensor(times, dtype=torch.float64)):
+            assert torch.equal(*(sample(model, 50, 3, grid=g, generator=generator(1)) for g in (name, grid)))
+            assert torch.equal(*(nelbo(model, x, 3, grid=g, generator=generator(1)) for g in (name, grid)))
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Polynomial(2.0), Geometric()], ids=lambda s: type(s).__name__)
+def test_fine_times_hide_equally_many_tokens_each(schedule):
+    times = fine_times(small_model(schedule=schedule).masking, 16)
+    assert (times[0], times[-1]) == (1, 0)
+    assert (times.diff() < 0).all()
+    torch.testing.assert_close(schedule.alpha(times), torch.linspace(0, 1, 17, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_beyond_its_times_a_learned_grid_is_interpolated():
+    grid = LearnedGrid(((1.0, 0.0), (1.0, 0.75, 0.0), (1.0, 0.9, 0.7, 0.0), (1.0, 0.8, 0.75, 0.3, 0.0)))
+    assert grid(2) == (1.0, 0.75, 0.0)
+    assert grid(8) == pytest.approx([1, 0.9375, 0.875, 0.8125, 0.75, 0.5625, 0.375, 0.1875, 0])
+    assert time_grid(800, grid).shape == (801,)
+
+
+@pytest.mark.parametrize("times", [((1.0, 0.5),), ((1.0, 0.0), (1.0, 0.0)), ((1.0, 0.0), (1.0, 1.0, 0.0))])
+def test_grids_that_are_none_are_told(times):
+    with pytest.raises(InputError, match="times that fall from 1 to 0"):
+        LearnedGrid(times)
+
+
+def test_costs_do_not_depend_on_the_batch_nor_change_their_input():
+    model = small_model((3,), 3, 1)
+    x = torch.randint(3, (40, 3), generator=generator())
+    before = x.clone()
+    whole, cut = (step_costs(model, x, time_grid(4), particles=2, batch=b, generator=generator(1)) for b in (80, 10))
+    torch.testing.assert_close(whole, cut, atol=1e-5, rtol=1e-5)
+    assert torch.equal(x, before)
