@@ -27,10 +27,14 @@ __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
 
 BETTER = {
     "nelbo": "lower",
+    "bpd": "lower",
     "gap": "lower",
     "js": "lower",
     "tv": "lower",
     "feature_distance": "lower",
+    "fid": "lower",
+    "confidence": "higher",
+    "class_gap": "lower",
     "pairwise_error": "lower",
     "marginal_error": "lower",
     "mi_error": "lower",
@@ -127,6 +131,8 @@ def evaluate(
     num: int | None = None,
     particles: int | None = None,
     proposal: str | None = None,
+    extractor: str | None = None,
+    extractor_weights: str | None = None,
     controls: bool = False,
     paper_delbo: int | None = None,
     progress: bool = True,
@@ -143,7 +149,8 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     options = {"latents": of.sampling.latents, "grid": of.sampling.grid, "batch": of.evaluation.batch}
-    panel = judges(source, num)
+    extractor = extractor or of.evaluation.extractor
+    panel = judges(source, num, extractor, extractor_weights or of.evaluation.extractor_weights, model.device)
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
@@ -155,6 +162,7 @@ def evaluate(
         measured[str(T)] |= measures(panel, drawn)
         if costs is not None:
             each[str(T)] = costs
+            measured[str(T)] |= bits_per_dimension(source, costs)
             measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
@@ -164,11 +172,14 @@ def evaluate(
         "seed": of.seed,
         "parameters": model.parameter_counts(),
         "units": "nats per example",
+        "data": getattr(source, "provenance", None),
         "entropy": source.entropy,
         "ideal_mdm": ideal_mdm(source, model, steps, of.sampling.grid),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
+        | {"extractor": extractor}
         | options,
+        "extractor": next((judge.extractor for judge in panel if judge.extractor), None),
         "used": {"samples": panel[0].num, "held_out": len(test)},
         "steps": measured,
         "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
@@ -210,6 +221,14 @@ def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
         return {}
     p = table[tuple(x.reshape(len(x), -1).T)]
     return {"gap": mean_and_error(torch.from_numpy(costs + np.log(p)))} if (p > 0).all() else {}
+
+
+def bits_per_dimension(source, costs: np.ndarray) -> dict[str, dict]:
+    """The bound of each example, nats, as bits of a position, where positions are the many pixels of an image."""
+    positions = math.prod(source.shape)
+    if not source.ordered or positions < 64:
+        return {}
+    return {"bpd": mean_and_error(torch.from_numpy(costs / (positions * math.log(2))))}
 
 
 def ideal_mdm(source, model, steps: Iterable[int], grid: str) -> dict[str, float] | None:
