@@ -145,22 +145,22 @@ class Features:
 
 @final
 class Images:
-    """`fid`: Fréchet distance to the features of all training examples, of at most as many samples as there are held-out
-    examples, which are the floor. `precision`, `recall`, `density`, `coverage`: against held-out examples, the floor being
-    others. Where the extractor knows classes, `confidence`, the mean of max p(class | x), and `class_gap`, the total
-    variation between the classes it sees in samples and in training examples."""
+    """`fid`: Fréchet distance to all training examples; its floor is that of as many held-out examples as samples, or of
+    all there are, and then too high. `precision`, `recall`, `density`, `coverage`: against held-out examples, the floor
+    being others. Where the extractor knows classes, `confidence`, the mean of max p(class | x), and `class_gap`, the total
+    variation between the shares of the classes that it sees in samples and in training examples."""
 
     def __init__(self, source: Source, num: int, extractor: Extractor):
         held_out = np.concatenate([source.split("valid"), source.split("test")])
         held_out = np.random.default_rng(0).permutation(held_out)  # files may be sorted by class
         half = min(NEIGHBOURS, len(held_out) // 2)
         self.of = extractor
-        self.num = min(num, len(held_out))
+        self.num = num
         train = extractor.features(source.split("train"))
         self.train, self.shares = metrics.gaussian(train), self.classes(train)[1]
         self.real, self.others = (extractor.features(held_out[a : a + half]) for a in (0, half))
         self.true = extractor.features(held_out[: self.num])
-        self.extractor = {"name": extractor.name, "samples": self.num, "floor_samples": self.num}
+        self.extractor = {"name": extractor.name, "samples": self.num, "floor_samples": len(self.true)}
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
         features = self.of.features(x[: self.num])

@@ -65,7 +65,7 @@ class ImageClassifier:
     @torch.no_grad()
     def features(self, x: np.ndarray) -> np.ndarray:
         """The last hidden units, float64 (N, 128), of integers x (N, *shape). Raises InputError if they do not fit."""
-        x = np.asarray(x)
+        x = np.ascontiguousarray(x)
         if x.shape[1:] != self.shape:
             raise InputError(f"the classifier reads images of shape {self.shape}, got {x.shape[1:]}")
         parts = (x[n : n + AT_ONCE] for n in range(0, len(x), AT_ONCE))
