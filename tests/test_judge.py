@@ -1,12 +1,14 @@
 """Images are judged in features: by which, from how many samples, and beside which floor."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
-from vadd import build, evaluate, metrics
+from vadd import build, cli, evaluate, metrics
 from vadd.cli import main
 from vadd.config import MLP, Evaluation, Latent
 from vadd.data.source import tiled
@@ -165,3 +167,17 @@ def test_an_evaluation_says_its_features_its_data_and_bits_a_dimension(tmp_path,
     assert set(evaluate.BETTER) > {"bpd", "fid", "confidence", "class_gap"}
     assert main(["evaluate", str(run.path), "--extractor", "none"]) == 0
     assert "fid" not in json.loads(run.evaluation.read_text())["steps"]["1"]
+
+
+def test_the_limit_of_many_steps_is_of_few_large_examples_and_of_none_that_are_too_large(monkeypatch):
+    monkeypatch.setattr(evaluate, "likelihood", lambda model, x, *_: ({"nelbo": {"mean": 1.0}}, None))
+    found = {}
+    for shape, num in (((8,), 50), ((32, 32), 200), ((32, 33), 5)):
+        x = torch.zeros(num, *shape, dtype=torch.long)
+        found[shape] = evaluate.one_by_one(SimpleNamespace(shape=shape), x, 1, "mixture", {}, 0)
+    assert found[8,] == {"mean": 1.0, "examples": 50}
+    assert found[32, 32]["examples"] == 128
+    assert found[32, 33]["mean"] is None
+    assert "1,056 network calls" in found[32, 33]["why"]
+    unmeasured = {"steps": {}, "nelbo_infinity": found[32, 33], "ideal_mdm": None, "entropy": None, "floor": {}}
+    assert "∞" in cli.measurements(unmeasured)
