@@ -39,6 +39,7 @@ Methods = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
 Proposal = Literal["recognition", "step", "mixture", "step-mixture"]
+Extractor = Literal["auto", "classifier", "inception", "none"]
 Out = Annotated[
     Path, Field(title="FILE", description=".npy .csv .png .gif .txt .jsonl, as suits the data; default: a look")
 ]
@@ -136,7 +137,21 @@ def sample(
 def fill(
     run: RunPath,
     *,
-    given: Annotated[str, Field(title="FILE|TEXT", description="a file, or a text with _ for what is to be filled in")],
+    given: Annotated[
+        str,
+        Field(
+            title="FILE|TEXT|SPLIT:N",
+            description="a file, a text with _ for what is to be filled in, or the first examples of a split: test:10",
+        ),
+    ],
+    mask: Annotated[
+        str | None,
+        Field(
+            title="REGION|FILE",
+            description="what of the given images is hidden and filled in: lower, upper, left, right, center, every2 (all "
+            "but each second pixel), or a .npy or .png of their shape, 1 or white where to fill in",
+        ),
+    ] = None,
     steps: Steps,
     num: Annotated[int, Field(ge=1, description="completions of each given example")] = 1,
     latents: LatentsGiven = None,
@@ -149,21 +164,28 @@ def fill(
     watch: Watched = False,
     out: Out | None = None,
 ) -> None:
-    """Fill in what is missing: infilling, prompts, inpainting. Given tokens are kept exactly."""
+    """Fill in what is missing: infilling, prompts, inpainting, super-resolution. Given tokens are kept exactly. A .png of
+    images shows, row by row, an example, what is given of it (unknown pixels grey), and its completions."""
+    from vadd.data.inpainting import beside, examples, hidden
+    from vadd.run import write_picture
+
     of, source = opened(run, out)
-    known = source.read(given)
+    whole = examples(source, given)
+    known = whole if mask is None else hidden(source, whole, mask)
+    if not (known < 0).any():
+        raise InputError(f"{given} leaves nothing to fill in; hide a part of it with --mask, e.g. --mask lower")
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
     changes |= {"latent_temperature": latent_temperature, "seed": seed, "num": num}
     from vadd.evaluate import fill as completed
 
-    start = known.repeat(num, axis=0)
-    watched(
-        lambda callback: completed(of, given=known, steps=steps, callback=callback, **changes),
-        source,
-        start,
-        watch,
-        out,
-    )
+    def filled(callback=None):
+        return completed(of, given=known, steps=steps, callback=callback, **changes)
+
+    if out is not None and out.suffix == ".png" and len(source.shape) > 1:
+        write_picture(out, beside(source, whole, known, filled()))
+        print(f"wrote {out}: a row for each of {len(known)} given, {num} completions at its end")
+    else:
+        watched(filled, source, known.repeat(num, axis=0), watch, out)
 
 
 def evaluate(
@@ -175,17 +197,22 @@ def evaluate(
     proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
     grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
     controls: Annotated[bool, Field(description="the samples under every choice of latents as well")] = False,
+    extractor: Annotated[Extractor | None, Field(description="of features of images; default: the run's")] = None,
+    extractor_weights: Annotated[Path | None, Field(title="FILE", description="of inception")] = None,
     paper_delbo: Annotated[bool, Field(description="the paper's objective as well, which bounds nothing")] = False,
 ) -> None:
     """Measure a finished run and write evaluation.json in it."""
     of, _ = opened(run)
     from vadd.evaluate import evaluate as measured
+    from vadd.report import about_data
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
-    asked["grid"] = grid
+    asked |= {"grid": grid, "extractor": extractor, "extractor_weights": extractor_weights}
     result = measured(of, **asked, paper_delbo=of_paper)
     print(measurements(result))
+    if said := about_data(result):
+        print(said)
     if controls:
         print(f"\nsamples by latents\n{of_controls(result)}\n")
     if warning := result.get("collapse", {}).get("warning"):
@@ -357,7 +384,7 @@ def of_controls(result: dict) -> str:
     """The main distance of the samples under each choice of latents: a row a choice, a column a number of steps."""
     first = next(iter(next(iter(result["controls"].values())).values()))
     rows = []
-    for name in [n for n in ("js", "feature_distance", "pairwise_error", "mi_error") if n in first]:
+    for name in [n for n in ("js", "feature_distance", "fid", "pairwise_error", "mi_error") if n in first]:
         rows += [[name, *result["steps"]]]
         rows += [
             [f"  {latents}", *(f"{found[name]:.4g}" for found in by_steps.values())]

@@ -172,7 +172,9 @@ def is_measured(run: Run) -> bool:
         return False
     of, found = run.experiment.evaluation, json.loads(run.evaluation.read_text())
     asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
-    return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= found["settings"].items()
+    asked["extractor"] = of.extractor
+    settings = {"extractor": "auto"} | found["settings"]
+    return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= settings.items()
 
 
 def shares(runs: int, jobs: int | None) -> tuple[int, dict[str, str]]:
@@ -322,6 +324,8 @@ def summary(
         "date": datetime.date.today().isoformat(),
         "units": "nats per example",
         "seeds": seeds,
+        "data": first.get("data"),
+        "extractor": first.get("extractor"),
         "entropy": first["entropy"],
         "floor": first["floor"],
         "ideal_mdm": first.get("ideal_mdm"),

@@ -238,6 +238,10 @@ class Evaluation(Frozen):
     proposal: Literal["recognition", "step", "mixture", "step-mixture"] = Field(
         "mixture", description="where they come from; any gives a bound, this one was the tightest (docs/likelihood.md)"
     )
+    extractor: Literal["auto", "classifier", "inception", "none"] = Field(
+        "auto", description="of features that samples are compared in; auto: a classifier where there are labels"
+    )
+    extractor_weights: str | None = Field(None, description="inception only: file of its weights; default: fetched")
     batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
 
 

@@ -32,12 +32,17 @@ __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
 TEMPERED = ("temperature", "top_p", "latent_temperature")
 LEARNED_ON = 500  # training examples
 
+MOST_CALLS = 1024  # of the network for the likelihood of one example
 BETTER = {
     "nelbo": "lower",
+    "bpd": "lower",
     "gap": "lower",
     "js": "lower",
     "tv": "lower",
     "feature_distance": "lower",
+    "fid": "lower",
+    "confidence": "higher",
+    "class_gap": "lower",
     "pairwise_error": "lower",
     "marginal_error": "lower",
     "mi_error": "lower",
@@ -171,6 +176,8 @@ def evaluate(
     particles: int | None = None,
     proposal: str | None = None,
     grid: str | None = None,
+    extractor: str | None = None,
+    extractor_weights: str | None = None,
     controls: bool = False,
     paper_delbo: int | None = None,
     progress: bool = True,
@@ -192,7 +199,8 @@ def evaluate(
             print(f"measuring the grids of {run.path.name}", flush=True)
         measure_grid(run, model, source, sampling.latents, particles, proposal)
     options = options_of(run, sampling)
-    panel = judges(source, num)
+    extractor = extractor or of.evaluation.extractor
+    panel = judges(source, num, extractor, extractor_weights or of.evaluation.extractor_weights, model.device)
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
@@ -204,6 +212,7 @@ def evaluate(
         measured[str(T)] |= measures(panel, drawn)
         if costs is not None:
             each[str(T)] = costs
+            measured[str(T)] |= bits_per_dimension(source, costs)
             measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
@@ -213,15 +222,17 @@ def evaluate(
         "seed": of.seed,
         "parameters": model.parameter_counts(),
         "units": "nats per example",
+        "data": getattr(source, "provenance", None),
         "entropy": source.entropy,
         "ideal_mdm": ideal_mdm(source, model, steps, options["grid"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | sampling.model_dump(mode="json")
-        | {"batch": of.evaluation.batch},
+        | {"batch": of.evaluation.batch, "extractor": extractor},
+        "extractor": next((judge.extractor for judge in panel if judge.extractor), None),
         "used": {"samples": panel[0].num, "held_out": len(test)},
         "steps": measured,
-        "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
+        "nelbo_infinity": one_by_one(model, test, particles, proposal, options, of.seed),
     }
     if model.has_latents:
         result["collapse"] = collapse(model, test[:1000], whole=of.objective.kind == "persistent")
@@ -256,6 +267,16 @@ def likelihood(
     return told, found.nelbo.cpu().numpy()
 
 
+def one_by_one(model, x, particles: int, proposal: str, options: dict, seed: int) -> dict:
+    """nelbo in the limit T → ∞, where every token is a network call: of as many examples as make 2^17 tokens, and of none
+    that have more than 1024 tokens each."""
+    tokens = math.prod(model.shape)
+    if tokens > MOST_CALLS:
+        return {"mean": None, "se": None, "examples": 0, "why": f"tokens one by one are {tokens:,} network calls"}
+    x = x[: max(2, 2**17 // tokens)]
+    return {**likelihood(model, x, math.inf, particles, proposal, options, seed)[0]["nelbo"], "examples": len(x)}
+
+
 def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
     """The bound above the exact -log p(x) of the same examples, where the law is known: its error is far smaller than that
     of the bound, since what the examples cost drops out. For x outside the law's support there is none."""
@@ -264,6 +285,14 @@ def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
         return {}
     p = table[tuple(x.reshape(len(x), -1).T)]
     return {"gap": mean_and_error(torch.from_numpy(costs + np.log(p)))} if (p > 0).all() else {}
+
+
+def bits_per_dimension(source, costs: np.ndarray) -> dict[str, dict]:
+    """The bound of each example, nats, as bits of a position, where positions are the many pixels of an image."""
+    positions = math.prod(source.shape)
+    if not source.ordered or positions < 64:
+        return {}
+    return {"bpd": mean_and_error(torch.from_numpy(costs / (positions * math.log(2))))}
 
 
 def ideal_mdm(source, model, steps: Iterable[int], grid: Grid) -> dict[str, float] | None:

@@ -2,18 +2,26 @@
 
 Law        where the law is known: distances from its table
 Columns    any categorical data: single positions, pairs of them, nearest neighbours
-Features   data with classes: the Fréchet distance in the features of a classifier
+Features   small data with classes: the Fréchet distance in the features of a classifier
+Images     images: Fréchet distance, nearest neighbours and classes in the features of a network for images
+
+What is measured in features says which, from how many samples, and from how many true examples its floor is.
 """
 
-from typing import Protocol, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 
 from vadd import metrics
 from vadd.data import Source
+from vadd.errors import InputError
+from vadd.metrics.classifier import image_classifier
+from vadd.metrics.fid import Extractor, inception
 
-__all__ = ["Columns", "Features", "Judge", "Law", "judges"]
+__all__ = ["Columns", "Features", "Images", "Judge", "Law", "judges"]
 
+SMALL = 64  # positions of an image that a hidden layer over all of them can judge
+MOST_POSITIONS = 256  # up to which pairs of positions and distances of pixels are looked at
 PAIRED = 20_000  # rows that enter mutual informations
 NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
 
@@ -22,21 +30,54 @@ class Judge(Protocol):
     """Measures of samples x (N, *shape) by name, and what true data get in them; `num` samples are looked at."""
 
     num: int
+    extractor: dict[str, object] | None  # of features: name, samples, floor_samples; None where there are none
 
     def __call__(self, x: np.ndarray) -> dict[str, float]: ...
 
     def floor(self) -> dict[str, float]: ...
 
 
-def judges(source: Source, num: int) -> list[Judge]:
-    """All that can judge `num` samples of a source."""
+def judges(
+    source: Source,
+    num: int,
+    extractor: Literal["auto", "classifier", "inception", "none"] = "auto",
+    weights: str | None = None,
+    device: str = "cpu",
+) -> list[Judge]:
+    """All that can judge `num` samples of a source. `weights` and `device` are of Inception.
+
+    `auto` extracts features with a classifier wherever there are labels. Raises InputError for an extractor that cannot
+    serve this source.
+    """
     if source.table() is not None:
         return [Law(source, num)]
-    return [Columns(source, num), *([Features(source, num)] if source.labels("train") is not None else [])]
+    if extractor == "none":
+        return [Columns(source, num)]
+    large = source.ordered and len(source.shape) in (2, 3) and np.prod(source.shape) > SMALL
+    if extractor == "inception":
+        network = inception(weights, levels=source.vocab_size, device=device)
+        return [Columns(source, num, near=False), Images(source, num, network)]
+    if not large:
+        if source.labels("train") is not None:
+            return [Columns(source, num), Features(source, num)]
+    elif (known := labelled(source)) is not None:
+        splits = ((known.split(name), known.labels(name)) for name in ("train", "test"))
+        return [Columns(source, num, near=False), Images(source, num, image_classifier(*splits, source.vocab_size))]
+    if extractor == "classifier":
+        raise InputError("these data have no labels to train a classifier on; use --extractor none or inception")
+    return [Columns(source, num, lacking="a classifier needs labels, and there are none here" if large else None)]
+
+
+def labelled(source: Source) -> Source | None:
+    """The source whose labels a classifier of its images learns: mostly itself."""
+    other = getattr(source, "labelled", None)
+    return other() if other else source if source.labels("train") is not None else None
 
 
 @final
 class Law:
+    extractor = None
+
     def __init__(self, source: Source, num: int):
         self.source, self.num, self.table = source, num, source.table()
 
@@ -54,15 +95,26 @@ class Law:
 
 @final
 class Columns:
-    def __init__(self, source: Source, num: int):
+    """Of more than 256 positions only the single ones: pairs are too many, and pixels are no space to be near in.
+
+    `near`: nearest neighbours too. `lacking`: why there are no features of images that ask for them.
+    """
+
+    def __init__(self, source: Source, num: int, near: bool = True, lacking: str | None = None):
+        self.near = near
+        self.extractor = {"name": None, "why": lacking} if lacking else None
         self.source, self.train, self.test = source, source.split("train"), source.split("test")
         self.num = min(num, len(self.train))  # as many samples as the floor has
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
         V, x = self.source.vocab_size, x[: self.num]
         found = {"marginal_error": metrics.marginal_error(x, self.test, V)} | mi_error(self.source, x, self.train)
+        if np.prod(self.source.shape) > MOST_POSITIONS:
+            return found
         if np.prod(self.source.shape) > 1:
             found["pairwise_error"] = metrics.pairwise_error(x, self.test, V)
+        if not self.near:
+            return found
         real, fake = (metrics.features(a[:NEIGHBOURS], V, self.source.ordered) for a in (self.test, x))
         if min(len(real), len(fake)) > 5:  # the measures look at five neighbours
             found |= metrics.neighbours(real, fake)
@@ -80,13 +132,59 @@ class Features:
         self.train = source.split("train")
         self.held_out = np.concatenate([source.split("valid"), source.split("test")])
         self.num = min(num, len(self.held_out))
-        self.features = metrics.train_classifier(self.train, source.labels("train"), source.vocab_size).features
+        classifier = metrics.train_classifier(self.train, source.labels("train"), source.vocab_size)
+        self.features = classifier.features
+        self.extractor = {"name": classifier.name, "samples": self.num, "floor_samples": len(self.held_out)}
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
         return {"feature_distance": metrics.frechet_distance(self.features(self.train), self.features(x[: self.num]))}
 
     def floor(self) -> dict[str, float]:
         return self(self.held_out)
+
+
+@final
+class Images:
+    """`fid`: Fréchet distance to all training examples; its floor is that of as many held-out examples as samples, or of
+    all there are, and then too high. `precision`, `recall`, `density`, `coverage`: against held-out examples, the floor
+    being others. Where the extractor knows classes, `confidence`, the mean of max p(class | x), and `class_gap`, the total
+    variation between the shares of the classes that it sees in samples and in training examples."""
+
+    def __init__(self, source: Source, num: int, extractor: Extractor):
+        held_out = np.concatenate([source.split("valid"), source.split("test")])
+        held_out = np.random.default_rng(0).permutation(held_out)  # files may be sorted by class
+        half = min(NEIGHBOURS, len(held_out) // 2)
+        self.of = extractor
+        self.num = num
+        train = extractor.features(source.split("train"))
+        self.train, self.shares = metrics.gaussian(train), self.classes(train)[1]
+        self.real, self.others = (extractor.features(held_out[a : a + half]) for a in (0, half))
+        self.true = extractor.features(held_out[: self.num])
+        self.extractor = {"name": extractor.name, "samples": self.num, "floor_samples": len(self.true)}
+
+    def __call__(self, x: np.ndarray) -> dict[str, float]:
+        features = self.of.features(x[: self.num])
+        return self.measured(features, features)
+
+    def floor(self) -> dict[str, float]:
+        return self.measured(self.true, self.others)
+
+    def measured(self, features: np.ndarray, near: np.ndarray) -> dict[str, float]:
+        found = {"fid": metrics.frechet_distance(self.train, features)}
+        if len(near) > 5 and len(self.real) > 5:  # the measures look at five neighbours
+            found |= metrics.neighbours(self.real, near[: len(self.real)])
+        confidence, shares = self.classes(features)
+        if shares is not None:
+            found["confidence"] = confidence
+            found["class_gap"] = metrics.total_variation(self.shares, shares)
+        return found
+
+    def classes(self, features: np.ndarray) -> tuple[float | None, np.ndarray | None]:
+        """Mean confidence, and the share of each class."""
+        p = self.of.classify(features)
+        if p is None:
+            return None, None
+        return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=p.shape[1]) / len(p)
 
 
 def mi_error(source: Source, x: np.ndarray, data: np.ndarray) -> dict[str, float]:

@@ -25,7 +25,7 @@ from vadd.metrics import mean_and_error
 from vadd.report_latents import correlations, latents, mean_over
 from vadd.run import Run, atomic
 
-__all__ = ["METRICS", "Metric", "print_comparison", "report"]
+__all__ = ["METRICS", "Metric", "about_data", "print_comparison", "report"]
 
 
 # ------------------------------------------------------------------------------------------------------- the measures
@@ -60,6 +60,13 @@ METRICS = {  # the main measures first: this is the order of the page
         "nats per example. It charges a method for the correlations it loses by revealing many tokens at once.",
         "The entropy of the data, where it is known: no model has a lower expected value.",
     ),
+    "bpd": Metric(
+        "NELBO per dimension",
+        "NELBO per dimension",
+        "bits",
+        "lower",
+        "The same bound in bits for each position of an example.",
+    ),
     "gap": Metric(
         "NELBO above the exact −log p",
         "gap",
@@ -85,6 +92,15 @@ METRICS = {  # the main measures first: this is the order of the page
         "Fréchet distance between samples and training data in the features of a small classifier trained on the "
         "training labels. Comparable only between models judged by the same classifier.",
         "The distance between held-out and training data.",
+    ),
+    "fid": Metric(
+        "Fréchet distance (FID)",
+        "Fréchet distance",
+        "",
+        "lower",
+        "Fréchet distance between samples and training data in the features that are named at the head of this page. "
+        "Comparable only with values in the same features, from as many samples.",
+        "The distance between as many held-out examples and the training data.",
     ),
     "pairwise_error": Metric(
         "Error of pairs",
@@ -145,8 +161,23 @@ METRICS = {  # the main measures first: this is the order of the page
     "coverage": Metric(
         "Coverage", "coverage", "", "higher", "Share of held-out data that have a sample in their neighbourhood."
     ),
+    "confidence": Metric(
+        "Confidence of the classifier",
+        "confidence",
+        "",
+        "higher",
+        "Probability of the class that the classifier of the features thinks the likeliest, averaged over samples: low "
+        "where samples are of no class. A single class, well drawn, has it too.",
+    ),
+    "class_gap": Metric(
+        "Error of classes",
+        "error of classes",
+        "",
+        "lower",
+        "Total variation between the shares of the classes that the classifier sees in samples and in training data.",
+    ),
 }
-MAIN = ("nelbo", "js", "feature_distance", "pairwise_error")
+MAIN = ("nelbo", "js", "feature_distance", "fid", "pairwise_error")
 TRAINING = {  # (label, unit) of what a run logs
     "loss": ("Training objective (not a bound)", "nats"),
     "objective": ("Training objective (not a bound)", "nats"),
@@ -369,6 +400,18 @@ def about_budget(of: Comparison) -> str:
     return ""
 
 
+def about_data(measured: dict) -> str:
+    """Where the data come from, and what samples are compared in; empty where an evaluation or comparison does not say."""
+    data, features = measured.get("data"), measured.get("extractor") or {}
+    said = [f"Data: {data}."] if data else []
+    if features.get("name"):
+        samples, floor = features["samples"], features["floor_samples"]
+        said.append(f"Features: {features['name']}; {samples:,} samples, the floor from {floor:,} true examples.")
+    elif features.get("why"):
+        said.append(f"No features: {features['why']}.")
+    return " ".join(said)
+
+
 def each(counts: dict | float | None) -> str:
     """A count that all methods share, or one a method: `6,000`, or `vadd 4,000, mdm 6,000`."""
     if not isinstance(counts, dict):
@@ -442,6 +485,7 @@ def report(directory: Path) -> Path:
         tables=[table(of, name, found) for name in of.metrics],
         models=models(of, found),
         budget=about_budget(of),
+        data=about_data(of.raw),
         latent=latents(found, of.steps, marks, shown.add),
         differences=differences(of),
         about_tests=about_tests(of),

@@ -35,9 +35,9 @@ from vadd.errors import InputError
 from vadd.overrides import sentence
 
 if TYPE_CHECKING:
-    from vadd.data import Source
+    from vadd.data import Picture, Source
 
-__all__ = ["SHADES", "Run", "atomic", "check_suffix", "preview", "require_folder", "write_samples"]
+__all__ = ["SHADES", "Run", "atomic", "check_suffix", "preview", "require_folder", "write_picture", "write_samples"]
 
 
 SHADES = " .:-=+*#%@"
@@ -311,6 +311,14 @@ def write_samples(path: Path, x: np.ndarray, source: "Source") -> None:
             case ".csv", _:
                 flat = x.reshape(len(x), -1)
                 write_table(aside, [f"x{i}" for i in range(flat.shape[1])], flat.tolist())
+
+
+def write_picture(path: Path, picture: "Picture") -> None:
+    """Raises InputError if the file cannot be written."""
+    from PIL import Image
+
+    with atomic(path) as aside:
+        Image.fromarray(picture.pixels).save(aside)
 
 
 def write_objects(path: Path, objects: Iterator[dict]) -> None:

@@ -47,6 +47,7 @@ STATIC_SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 ZOOM = {14: 4, 28: 2, 32: 2}  # pixels of a picture for one of an image
 GAP = 4
 
+KINDS = {"images": 3, "labels": 1}  # axes
 FOLDERS = ("mnist", "mnist/raw", "raw")
 STATIC_FOLDERS = ("binarized_mnist", "mnist", "mnist_static")
 CONTENTS = {  # sha256 of the IDX files, unzipped
@@ -130,6 +131,15 @@ class Mnist:
         labels = None if self.form == "static" else self.everything[name][1]
         return None if labels is None else labels.copy()
 
+    def labelled(self) -> "Mnist | None":
+        """These digits with their classes: itself, or for static, which came without, the threshold form, whose training
+        examples are nearly the same digits; None where its files are not here (they are not fetched)."""
+        if self.form != "static":
+            return self
+        stems = (f"{part}-{what}-idx{axes}-ubyte" for part in ("train", "t10k") for what, axes in KINDS.items())
+        here = all(look(spellings(stem), self.root, FOLDERS) is not None for stem in stems)
+        return Mnist("threshold", self.root, self.shape[0]) if here else None
+
     def table(self) -> None:
         """None: the law is not known."""
 
@@ -166,10 +176,10 @@ def idx(name: str, root: str | None) -> np.ndarray:
 
     Raises InputError if it is missing, not of that form, or not MNIST's.
     """
-    axes = 3 if name.endswith("images") else 1
+    axes = KINDS[name.rpartition("-")[2]]
     what = f"MNIST's {name.replace('t10k', 'test').replace('-', ' ')}"
     stem = f"{name}-idx{axes}-ubyte"
-    path = find((f"{stem}.gz", stem, stem.replace("-idx", ".idx")), root, what, FOLDERS)
+    path = find(spellings(stem), root, what, FOLDERS)
     data = content(path, what)
     header = 4 + 4 * axes
     if data[:4] != bytes((0, 0, 8, axes)) or len(data) < header:
@@ -182,6 +192,10 @@ def idx(name: str, root: str | None) -> np.ndarray:
         )
     same(data, CONTENTS[name], path, what, url(stem))
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def spellings(stem: str) -> tuple[str, ...]:
+    return f"{stem}.gz", stem, stem.replace("-idx", ".idx")
 
 
 def url(stem: str) -> str:

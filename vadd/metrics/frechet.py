@@ -14,37 +14,49 @@ one number of points, one classifier, and beside real against other real.
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from vadd.errors import InputError
 from vadd.metrics.columns import columns
 
-__all__ = ["Classifier", "digit_features", "frechet_distance", "train_classifier"]
+__all__ = ["Classifier", "Gaussian", "digit_features", "frechet_distance", "gaussian", "train_classifier"]
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """d² between the features a (N, F) and b (M, F), with unbiased covariances; 0 when the moments agree.
+class Gaussian(NamedTuple):
+    """The moments of a cloud, kept where many are compared with it."""
 
-    Raises InputError if a set has fewer than 2 points, a feature is not finite, or the numbers of features differ.
-    """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise InputError(f"features must be (N, F) with one F in both sets, got {a.shape} and {b.shape}")
-    if min(len(a), len(b)) < 2:
-        raise InputError(f"a covariance needs at least 2 points, got {min(len(a), len(b))}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    mean: np.ndarray  # (F,)
+    root: np.ndarray  # R, triangular, with Rᵀ R the unbiased covariance
+
+
+def gaussian(x: np.ndarray) -> Gaussian:
+    """The moments of features x (N, F). Raises InputError if there are fewer than 2 points or one is not finite."""
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2:
+        raise InputError(f"features must be (N, F), got {x.shape}")
+    if len(x) < 2:
+        raise InputError(f"a covariance needs at least 2 points, got {len(x)}")
+    if not np.isfinite(x).all():
         raise InputError("features must be finite, got NaN or infinity; look at what made them")
-    shift = np.square(a.mean(0) - b.mean(0)).sum()
-    r_a, r_b = root(a), root(b)
+    mean = x.mean(0)
+    root = np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r")
+    return Gaussian(mean, np.asarray(root))  # an array already; numpy's stubs say (Q, R) in every mode
+
+
+def frechet_distance(a: np.ndarray | Gaussian, b: np.ndarray | Gaussian) -> float:
+    """d² between the features a (N, F) and b (M, F), or their moments; 0 when the moments agree.
+
+    Raises InputError as `gaussian`, or if the numbers of features differ.
+    """
+    (mean_a, r_a), (mean_b, r_b) = (of if isinstance(of, Gaussian) else gaussian(of) for of in (a, b))
+    if len(mean_a) != len(mean_b):
+        of = [np.shape(x.mean if isinstance(x, Gaussian) else x) for x in (a, b)]
+        raise InputError(f"features must be (N, F) with one F in both sets, got {of[0]} and {of[1]}")
+    shift = np.square(mean_a - mean_b).sum()
     spread = np.square(r_a).sum() + np.square(r_b).sum() - 2 * np.linalg.svd(r_a @ r_b.T, compute_uv=False).sum()
     return float(max(shift + spread, 0))
-
-
-def root(x: np.ndarray) -> np.ndarray:
-    """R, triangular, with Rᵀ R the covariance of x (N, F)."""
-    centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r"))  # an array already; numpy's stubs say (Q, R) in every mode
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,183 @@
+"""Images are judged in features: by which, from how many samples, and beside which floor."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vadd import build, cli, evaluate, metrics
+from vadd.cli import main
+from vadd.config import MLP, Evaluation, Latent
+from vadd.data.source import tiled
+from vadd.errors import InputError
+from vadd.judge import Columns, Features, Images, judges
+from vadd.metrics.classifier import image_classifier
+from vadd.recipes import recipe
+from vadd.report import about_data
+from vadd.run import Run
+
+SIDE = 9
+
+
+class Bars:
+    """Images of one bar, lying or standing, by class; some pixels are noise."""
+
+    shape = (SIDE, SIDE)
+    vocab_size = 2
+    entropy = None
+    ordered = True
+    provenance = "bars: JPEG-compressed copies"
+    classes = 2
+
+    def everything(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        num, seed = {"train": (600, 0), "valid": (100, 1), "test": (200, 2)}[name]
+        rng = np.random.default_rng(seed)
+        x = (rng.random((num, *self.shape)) < 0.05).astype(np.uint8)
+        y = np.sort(rng.integers(2, size=num))  # sorted by class, as some files are
+        for image, kind, at in zip(x, y, rng.integers(SIDE, size=num), strict=True):
+            (image if kind == 0 else image.T)[at] = 1
+        return x, y
+
+    def split(self, name):
+        return self.everything(name)[0]
+
+    def labels(self, name):
+        return self.everything(name)[1]
+
+    def table(self):
+        return None
+
+    def token_entropy(self, alpha):
+        return None
+
+    def show(self, x):
+        return tiled((255 * (1 - x)).astype(np.uint8), 2, 2)
+
+
+class Unlabelled(Bars):
+    def labels(self, name):
+        return None
+
+
+class Static(Unlabelled):
+    def labelled(self):
+        return Bars()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VADD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_large_images_are_judged_by_a_classifier_and_digits_by_theirs():
+    assert [type(judge) for judge in judges(Bars(), 100)] == [Columns, Images]
+    digits = build.source(recipe("image.digits").source)
+    panel = judges(digits, 500)
+    assert [type(judge) for judge in panel] == [Columns, Features]
+    assert panel[1].extractor["floor_samples"] == 500
+    assert "64 ReLU units" in panel[1].extractor["name"]
+
+
+def test_measures_in_features_are_those_of_the_features_themselves():
+    source = Bars()
+    columns, judge = judges(source, 200)
+    x = source.split("test")[::-1]
+    found = judge(x)
+    of = image_classifier(*(source.everything(name) for name in ("train", "test")), 2)
+    assert found["fid"] == pytest.approx(
+        metrics.frechet_distance(of.features(source.split("train")), of.features(x)), rel=1e-9
+    )
+    assert found["confidence"] == pytest.approx(of.probabilities(x).max(1).mean())
+    assert judge.extractor == {"name": of.name, "samples": 200, "floor_samples": 200}
+    assert columns(x).keys() & found.keys() == set()
+
+
+def test_true_images_score_near_the_floor_and_noise_far_from_it():
+    judge = judges(Bars(), 300)[1]
+    floor, true = judge.floor(), judge(Bars().split("train")[::2])
+    noise = judge(np.random.default_rng(0).integers(2, size=(300, SIDE, SIDE)))
+    assert set(floor) == {"fid", "precision", "recall", "density", "coverage", "confidence", "class_gap"}
+    assert true["fid"] < 2 * floor["fid"] < noise["fid"] / 5
+    assert noise["precision"] < 0.5 < min(floor["precision"], true["precision"])
+    assert noise["confidence"] < floor["confidence"]
+
+
+def test_a_class_that_is_missing_is_a_gap_of_its_share():
+    source = Bars()
+    judge = judges(source, 200)[1]
+    x, y = source.everything("test")
+    assert judge(x[y == 0])["class_gap"] == pytest.approx((source.labels("train") == 1).mean(), abs=0.02)
+    assert judge(x)["class_gap"] < 0.1
+
+
+def test_the_floor_has_all_held_out_examples_where_more_samples_are_asked_for():
+    judge = judges(Bars(), 5000)[1]
+    assert judge.extractor["samples"] == 5000
+    assert judge.extractor["floor_samples"] == 300
+
+
+def test_without_labels_there_are_no_features_and_it_is_said_why():
+    (judge,) = judges(Unlabelled(), 100)
+    assert "labels" in judge.extractor["why"]
+    assert "precision" in judge.floor()
+    assert "No features: a classifier needs labels" in about_data({"extractor": judge.extractor})
+    with pytest.raises(InputError, match="no labels to train a classifier on; use --extractor none or inception"):
+        judges(Unlabelled(), 100, "classifier")
+    assert [type(judge) for judge in judges(Static(), 100)] == [Columns, Images]
+
+
+def test_none_asks_for_no_features():
+    (judge,) = judges(Bars(), 100, "none")
+    assert judge.extractor is None
+
+
+def test_of_many_positions_only_the_single_ones_are_looked_at():
+    class Large(Unlabelled):
+        shape = (17, 17)
+
+        def split(self, name):
+            return np.zeros((20, 17, 17), np.uint8)
+
+    (judge,) = judges(Large(), 20)
+    assert set(judge.floor()) == {"marginal_error"}
+
+
+def test_an_evaluation_says_its_features_its_data_and_bits_a_dimension(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "source", lambda of: Bars())
+    asked = Evaluation(steps=(1, 3), num=60, held_out=20, particles=2)
+    small = {"network": MLP(width=8, blocks=1), "latent": Latent(dim=2), "evaluation": asked}
+    run = Run.create(tmp_path / "run", recipe("image.digits").model_copy(update=small))
+    save_file(build.model(run.experiment, Bars.shape, 2).state_dict(), run.weights)
+    assert main(["evaluate", str(run.path)]) == 0
+    result, out = json.loads(run.evaluation.read_text()), capsys.readouterr().out
+    assert result["data"] == Bars.provenance
+    assert result["extractor"]["samples"] == 60
+    assert result["settings"]["extractor"] == "auto"
+    for of in result["steps"].values():
+        assert of["bpd"]["mean"] == pytest.approx(of["nelbo"]["mean"] / (81 * np.log(2)))
+        assert of["bpd"]["se"] == pytest.approx(of["nelbo"]["se"] / (81 * np.log(2)))
+        assert {"fid", "confidence", "class_gap", "precision"} <= of.keys()
+    for said in ("fid", "bpd", "JPEG-compressed", "Features: 128 units of a CNN"):
+        assert said in out
+    assert set(evaluate.BETTER) > {"bpd", "fid", "confidence", "class_gap"}
+    assert main(["evaluate", str(run.path), "--extractor", "none"]) == 0
+    assert "fid" not in json.loads(run.evaluation.read_text())["steps"]["1"]
+
+
+def test_the_limit_of_many_steps_is_of_few_large_examples_and_of_none_that_are_too_large(monkeypatch):
+    monkeypatch.setattr(evaluate, "likelihood", lambda model, x, *_: ({"nelbo": {"mean": 1.0}}, None))
+    found = {}
+    for shape, num in (((8,), 50), ((32, 32), 200), ((32, 33), 5)):
+        x = torch.zeros(num, *shape, dtype=torch.long)
+        found[shape] = evaluate.one_by_one(SimpleNamespace(shape=shape), x, 1, "mixture", {}, 0)
+    assert found[8,] == {"mean": 1.0, "examples": 50}
+    assert found[32, 32]["examples"] == 128
+    assert found[32, 33]["mean"] is None
+    assert "1,056 network calls" in found[32, 33]["why"]
+    unmeasured = {"steps": {}, "nelbo_infinity": found[32, 33], "ideal_mdm": None, "entropy": None, "floor": {}}
+    assert "∞" in cli.measurements(unmeasured)
