@@ -187,6 +187,11 @@ class Evaluation(Frozen):
         "mixture", description="where they come from; any gives a bound, this one was the tightest (docs/likelihood.md)"
     )
     batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
+    scorer: str = Field(
+        "",
+        description="text only: a run directory of method ar, a Hugging Face directory, or gpt2-large: judges samples of "
+        "text by generative perplexity",
+    )
 
 
 class Experiment(Frozen):

@@ -15,18 +15,22 @@ from safetensors.torch import load_file
 from vadd import build, metrics
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
-from vadd.judge import Judge, judges
+from vadd.judge import Judge, is_text, judges
 from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
 from vadd.run import Run, atomic, preview, write_samples
 from vadd.sample import LATENTS, sample
 from vadd.schedule import time_grid
+from vadd.scorer import scorer as chosen_scorer
 
 __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
 
 BETTER = {
     "nelbo": "lower",
+    "ppl": "lower",
+    "ppl_padded": "lower",
+    "gen_ppl": "lower",
     "gap": "lower",
     "js": "lower",
     "tv": "lower",
@@ -127,14 +131,21 @@ def evaluate(
     num: int | None = None,
     particles: int | None = None,
     proposal: str | None = None,
+    scorer: str | None = None,
+    zero_shot: Iterable[str] = (),
+    zero_shot_root: str | None = None,
     controls: bool = False,
     paper_delbo: int | None = None,
     progress: bool = True,
 ) -> dict:
     """Measure a run, write `evaluation.json`, `likelihoods.npz` and the samples it was measured on, and return the first.
 
-    `controls`: also the measures of samples under each other choice of latents. `paper_delbo`: the particles of the
-    paper's number, None for none.
+    `scorer`: whose generative perplexity judges samples of text (`vadd.scorer`), "" for none. `zero_shot`: names of other
+    texts, in `zero_shot_root`, whose perplexity under this model is measured as well. `controls`: also the measures of
+    samples under each other choice of latents. `paper_delbo`: the particles of the paper's number, None for none.
+
+    Raises:
+        InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text.
     """
     model, source = load(run)
     of = run.experiment
@@ -143,7 +154,13 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     options = {"latents": of.sampling.latents, "grid": of.sampling.grid, "batch": of.evaluation.batch}
-    panel = judges(source, num)
+    scorer = of.evaluation.scorer if scorer is None else scorer
+    judge_of_text = chosen_scorer(scorer, model.device) if scorer else None
+    panel = judges(source, num, judge_of_text)
+    others = {
+        name: torch.from_numpy(x[: of.evaluation.held_out].astype(np.int64)).to(model.device)
+        for name, x in other_texts(source, zero_shot, zero_shot_root).items()
+    }
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
@@ -155,7 +172,9 @@ def evaluate(
         measured[str(T)] |= measures(panel, drawn)
         if costs is not None:
             each[str(T)] = costs
-            measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
+            measured[str(T)] |= gap(source, test.cpu().numpy(), costs) | perplexities(source, test, costs)
+    limit, costs = likelihood(model, test, math.inf, particles, proposal, options, of.seed)
+    limit = {"nelbo": limit["nelbo"]} | ({} if costs is None else perplexities(source, test, costs))
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
     result = {
@@ -168,11 +187,21 @@ def evaluate(
         "ideal_mdm": ideal_mdm(source, model, steps, of.sampling.grid),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
-        | options,
-        "used": {"samples": panel[0].num, "held_out": len(test)},
+        | options
+        | {"scorer": scorer},
+        "used": {"samples": panel[0].num, "held_out": len(test)} | {name: len(x) for name, x in others.items()},
         "steps": measured,
-        "nelbo_infinity": likelihood(model, test, math.inf, particles, proposal, options, of.seed)[0]["nelbo"],
+        **{f"{name}_infinity": value for name, value in limit.items()},
     }
+    if judge_of_text is not None:
+        result["scorer"] = judge_of_text.name
+    if others:
+        result["zero_shot"] = {
+            name: {
+                str(T): of_text(source, model, x, T, particles, proposal, options, of.seed) for T in (*steps, math.inf)
+            }
+            for name, x in others.items()
+        }
     if model.has_latents:
         result["collapse"] = collapse(model, test[:1000], whole=of.objective.kind == "persistent")
     if controls:
@@ -210,6 +239,30 @@ def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
         return {}
     p = table[tuple(x.reshape(len(x), -1).T)]
     return {"gap": mean_and_error(torch.from_numpy(costs + np.log(p)))} if (p > 0).all() else {}
+
+
+def perplexities(source, x: torch.Tensor, costs: np.ndarray) -> dict[str, dict]:
+    """The perplexity of text from its bound, upper bounds both: `ppl`, by token of the text; `ppl_padded`, by position."""
+    if not is_text(source):
+        return {}
+    real = np.full(len(x), x.shape[1]) if source.pad is None else (x != source.pad).sum(1).cpu().numpy()
+    found = metrics.padded_perplexity(costs, x.shape[1], real)
+    return {
+        name: dict(zip(("mean", "se"), found[of], strict=True)) for name, of in (("ppl", "real"), ("ppl_padded", "all"))
+    }
+
+
+def other_texts(source, names: Iterable[str], root: str | None) -> dict[str, np.ndarray]:
+    """Held-out texts of other sets in the tokens of this source. Raises InputError if it has none."""
+    if names and not is_text(source):
+        raise InputError(f"other texts are for a run of text, got {' '.join(names)}; leave out --zero-shot")
+    return {name: source.other(name, root) for name in names}
+
+
+def of_text(source, model, x: torch.Tensor, *how) -> dict[str, dict]:
+    """The bound and the perplexities of x (N, L); empty where the sampler has no likelihood."""
+    told, costs = likelihood(model, x, *how)
+    return {} if costs is None else {"nelbo": told["nelbo"]} | perplexities(source, x, costs)
 
 
 def ideal_mdm(source, model, steps: Iterable[int], grid: str) -> dict[str, float] | None:

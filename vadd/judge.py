@@ -3,33 +3,50 @@
 Law        where the law is known: distances from its table
 Columns    any categorical data: single positions, pairs of them, nearest neighbours
 Features   data with classes: the Fréchet distance in the features of a classifier
+Texts      text, which is what a source is that can `decode`: its entropy, its n-grams, and what a scorer thinks of it
 """
 
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 import numpy as np
 
 from vadd import metrics
 from vadd.data import Source
+from vadd.errors import InputError
 
-__all__ = ["Columns", "Features", "Judge", "Law", "judges"]
+if TYPE_CHECKING:
+    from vadd.scorer import Scorer
+
+__all__ = ["Columns", "Features", "Judge", "Law", "Texts", "is_text", "judges"]
 
 PAIRED = 20_000  # rows that enter mutual informations
 NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
+TRAINING = 20_000_000  # tokens of the training text in which n-grams are looked for
 
 
 class Judge(Protocol):
-    """Measures of samples x (N, *shape) by name, and what true data get in them; `num` samples are looked at."""
+    """Measures of samples x (N, *shape) by name, and what true data get in them; `num` samples are looked at.
+
+    A measure is a number, or its `mean` with its standard error `se`; a floor is a number.
+    """
 
     num: int
 
-    def __call__(self, x: np.ndarray) -> dict[str, float]: ...
+    def __call__(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]: ...
 
     def floor(self) -> dict[str, float]: ...
 
 
-def judges(source: Source, num: int) -> list[Judge]:
-    """All that can judge `num` samples of a source."""
+def is_text(source: Source) -> bool:
+    return hasattr(source, "decode")
+
+
+def judges(source: Source, num: int, scorer: "Scorer | None" = None) -> list[Judge]:
+    """All that can judge `num` samples of a source. Raises InputError for a scorer of what is no text."""
+    if is_text(source):
+        return [Texts(source, num, scorer)]
+    if scorer is not None:
+        raise InputError(f"a scorer judges text, and this data is none, got {scorer.name}; leave out the scorer")
     if source.table() is not None:
         return [Law(source, num)]
     return [Columns(source, num), *([Features(source, num)] if source.labels("train") is not None else [])]
@@ -87,6 +104,45 @@ class Features:
 
     def floor(self) -> dict[str, float]:
         return self(self.held_out)
+
+
+@final
+class Texts:
+    """With at most as many samples as there are held-out texts, of which a random choice is the floor.
+
+    Entropy, distinct n-grams, repetition and overlap look at all tokens of a sample but padding; generative perplexity at
+    its text up to the first end, retokenised by the scorer: `gen_tokens`, the mean number of tokens charged, says how long
+    that is. Overlap is with the first TRAINING tokens of the training text.
+    """
+
+    def __init__(self, source: Source, num: int, scorer: "Scorer | None" = None):
+        self.source, self.scorer, self.train = source, scorer, source.split("train")
+        self.train = self.train[: -(-TRAINING // self.train.shape[1])]
+        test = source.split("test")
+        self.num = min(num, len(test))
+        self.held_out = test[np.sort(np.random.default_rng(0).permutation(len(test))[: self.num])]
+
+    def __call__(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]:
+        x = x[: self.num]
+        texts = [row[row != self.source.pad] for row in x] if self.source.pad is not None else list(x)
+        found = {
+            "entropy": metrics.unigram_entropy(texts),
+            **{f"distinct_{n}": metrics.distinct(texts, n) for n in (1, 2, 3)},
+            "repetition": metrics.repetition(texts),
+            "overlap_4": metrics.overlap(texts, self.train, 4),
+        }
+        return found if self.scorer is None else self.scored(x) | found
+
+    def scored(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]:
+        ended = (x[:, 1:] == self.source.tokenizer.eos).any(1)  # what stands first may be what begins
+        nats, tokens = self.scorer(self.source.decode(x), ended)
+        if not tokens.any():
+            return {"gen_tokens": 0.0}
+        ppl, se = metrics.perplexity(nats, tokens)
+        return {"gen_ppl": {"mean": ppl, "se": se}, "gen_tokens": float(tokens.mean())}
+
+    def floor(self) -> dict[str, float]:
+        return {name: of["mean"] if isinstance(of, dict) else of for name, of in self(self.held_out).items()}
 
 
 def mi_error(source: Source, x: np.ndarray, data: np.ndarray) -> dict[str, float]:
