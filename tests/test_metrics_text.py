@@ -143,7 +143,10 @@ def test_padding_lowers_a_perplexity_that_counts_it_and_no_text_is_charged_less_
         (lambda: overlap(texts("abcd"), np.zeros(4, int)), "the training text must be integers (M, L), got int64 (4,)"),
         (lambda: perplexity(np.ones(2), np.ones(3)), "nats and tokens must be one a text, got (2,) and (3,)"),
         (lambda: perplexity(np.array([1, np.inf]), 2), "nats must be finite, got inf; look at the model"),
-        (lambda: perplexity(np.zeros(2), np.zeros(2, int)), "a perplexity needs at least 1 token and no negative count"),
+        (
+            lambda: perplexity(np.zeros(2), np.zeros(2, int)),
+            "a perplexity needs at least 1 token and no negative count",
+        ),
         (lambda: padded_perplexity(np.ones(1), 4, np.array([5])), "a text of 4 positions has at most so many tokens"),
     ],
 )
