@@ -188,6 +188,16 @@ def test_unpadded_text_counts_whole_and_samples_that_say_nothing_have_no_perplex
     assert judge(x[1:])["gen_tokens"] == 0
 
 
+@pytest.mark.parametrize(("bos", "expected"), [(None, [0, 1, 1]), (EOS, [0, 0, 1])])
+def test_an_end_that_stands_first_is_charged_unless_it_is_what_begins(markov, bos, expected):
+    source = Letters(length=3, bos=bos)
+    x = np.array([[PAD, PAD, PAD], [EOS, PAD, PAD], [EOS, EOS, PAD]])
+    asked = []
+    judge = Texts(source, 10, lambda texts, ended: asked.append(ended.tolist()) or (np.zeros(3), np.ones(3, int)))
+    judge(x)
+    assert asked == [[bool(end) for end in expected]]
+
+
 def test_a_scorer_is_for_text():
     with pytest.raises(InputError, match=r"^a scorer judges text, and this data is none, got markov; leave out"):
         judges(build.source(recipe("toy.coins").source), 10, SimpleNamespace(name="markov"))
@@ -230,7 +240,7 @@ def test_an_evaluation_names_the_scorer_and_has_every_perplexity(run, own, marko
         assert of["ppl_padded"]["mean"] == pytest.approx(np.exp(total / (25 * 8)))
         drawn = np.load(run.samples / f"steps-{T}.npy")
         said = [
-            Letters().encode(text) + [EOS] * (EOS in row[1:])
+            Letters().encode(text) + [EOS] * (EOS in row)
             for text, row in zip(Letters().decode(drawn), drawn, strict=True)
         ]
         nats, tokens = sum(markov(ids) for ids in said if ids), sum(map(len, said))
@@ -301,17 +311,24 @@ def test_without_transformers_a_hugging_face_model_is_told_how_to_be_had(monkeyp
         scorer("gpt2-large")
 
 
-def test_without_a_network_the_hub_is_one_sentence(monkeypatch):
+def test_without_a_network_the_hub_is_one_sentence_and_is_not_asked_for_what_is_cached(monkeypatch):
+    asked = []
+
     def fetch(of, **options):
-        assert not options["local_files_only"]
-        raise OSError("We couldn't connect\nand so on")
+        asked.append(options)
+        raise OSError("not in the cache\nand so on")
+
+    def no_answer(request, timeout):
+        raise OSError("no route\nto host")
 
     stand_in = SimpleNamespace(AutoTokenizer=SimpleNamespace(from_pretrained=fetch), AutoModelForCausalLM=None)
     monkeypatch.setitem(sys.modules, "transformers", stand_in)
+    monkeypatch.setattr("urllib.request.urlopen", no_answer)
     with pytest.raises(
-        InputError, match=r"^the scorer gpt2-large could not be loaded \(We couldn't connect\); download"
+        InputError, match=r"^the scorer gpt2-large could not be loaded \(no route\); where there is no ne"
     ):
         scorer("gpt2-large")
+    assert asked == [{"trust_remote_code": False, "local_files_only": True}]
 
 
 # ------------------------------------------------------------------------------------------------------ Hugging Face

@@ -140,7 +140,7 @@ def evaluate(
         Field(title="DIR|NAME", description="of text: a run of method ar, a Hugging Face directory, gpt2-large"),
     ] = None,
     zero_shot: Annotated[
-        tuple[str, ...], Field(title="NAME", description="the perplexity of other texts as well: ptb, wikitext, ...")
+        tuple[str, ...], Field(title="NAME", description="the perplexity of other texts as well: ptb, wikitext2, ...")
     ] = (),
     zero_shot_root: Annotated[str | None, Field(title="DIR", description="where those are")] = None,
     controls: Annotated[bool, Field(description="the samples under every choice of latents as well")] = False,

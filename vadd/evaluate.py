@@ -161,7 +161,7 @@ def evaluate(
         name: torch.from_numpy(x[: of.evaluation.held_out].astype(np.int64)).to(model.device)
         for name, x in other_texts(source, zero_shot, zero_shot_root).items()
     }
-    test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
+    test = torch.from_numpy(source.split("test")[: of.evaluation.held_out].astype(np.int64)).to(model.device)
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):

@@ -134,8 +134,11 @@ class Texts:
         return found if self.scorer is None else self.scored(x) | found
 
     def scored(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]:
-        ended = (x[:, 1:] == self.source.tokenizer.eos).any(1)  # what stands first may be what begins
-        nats, tokens = self.scorer(self.source.decode(x), ended)
+        of = self.source.tokenizer
+        ends = x == of.eos
+        if of.bos is not None:
+            ends[:, 0] &= x[:, 0] != of.bos  # one token may be both
+        nats, tokens = self.scorer(self.source.decode(x), ends.any(1))
         if not tokens.any():
             return {"gen_tokens": 0.0}
         ppl, se = metrics.perplexity(nats, tokens)

@@ -21,6 +21,9 @@ before it that the window holds, which is half a context or more.
 """
 
 import json
+import os
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, final
@@ -87,14 +90,26 @@ class CausalLM:
         local = Path(of).is_dir()
         if local and not any(Path(of).glob("*.safetensors")):
             raise InputError(f"{of} has no weights in .safetensors, and no pickle is loaded; save the model as such")
-        options = {"local_files_only": local, "trust_remote_code": False}
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(of, **options)
-            self.model = AutoModelForCausalLM.from_pretrained(of, use_safetensors=True, dtype=torch.float32, **options)
-        except Exception as error:  # of many kinds: of the network, of files, of safetensors
-            why = next(iter(str(error).splitlines()), "") or type(error).__name__
-            remedy = "give another directory" if local else "download it first, and give its directory"
-            raise InputError(f"the scorer {of} could not be loaded ({why}); {remedy}") from error
+
+        def loaded(**where: bool):
+            options = {"trust_remote_code": False, **where}
+            tokenizer = AutoTokenizer.from_pretrained(of, **options)
+            return tokenizer, AutoModelForCausalLM.from_pretrained(
+                of, use_safetensors=True, dtype=torch.float32, **options
+            )
+
+        try:  # of the Hub: what is in its cache needs no network
+            self.tokenizer, self.model = loaded(local_files_only=True)
+        except Exception as error:  # of many kinds: of files, of safetensors, of the network
+            try:
+                if local:
+                    raise
+                reach()
+                self.tokenizer, self.model = loaded()
+            except Exception as last:
+                why = next(iter(str(last).splitlines()), "") or type(last).__name__
+                remedy = "give another directory" if local else "where there is no network, give its directory"
+                raise InputError(f"the scorer {of} could not be loaded ({why}); {remedy}") from error
         if not self.tokenizer("a").input_ids:
             raise InputError(f"the tokenizer in {of} makes nothing of a text; save it again beside the model")
         self.model = self.model.to(device).eval().requires_grad_(False)
@@ -112,6 +127,15 @@ class CausalLM:
         rows = rows.to(self.model.device)
         logits = self.model(input_ids=rows, attention_mask=torch.ones_like(rows)).logits[:, :-1].float()
         return F.pad(F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none"), (1, 0))
+
+
+def reach() -> None:
+    """Raises OSError if the Hub does not answer; its own package would try for a minute."""
+    hub = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
+    try:
+        urllib.request.urlopen(hub, timeout=10).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
 
 
 @final
