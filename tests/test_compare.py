@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from vadd import compare as module
 from vadd.compare import compare, measured_seconds, opened, plan, summary
 from vadd.metrics import paired_examples
 from vadd.overrides import override
-from vadd.recipes import recipe
+from vadd.recipes import METHODS, recipe
 from vadd.run import Run
 
 TINY = {
@@ -98,7 +99,7 @@ def measured(run: Run, nelbo: float = 1.0, costs: dict | None = None, **more) ->
     """Pretend that a run was trained and evaluated."""
     of = run.experiment
     steps = {str(T): {"nelbo": {"mean": nelbo, "se": 0.1}, **more} for T in of.evaluation.steps}
-    settings = {name: getattr(of.evaluation, name) for name in ("num", "held_out", "particles", "proposal")}
+    settings = {name: getattr(of.evaluation, name) for name in ("num", "held_out", "particles", "proposal", "scorer")}
     parameters = {"sampling": 1, "training": 2}
     found = {"parameters": parameters, "entropy": 0.5, "floor": {}, "settings": settings, "steps": steps}
     run.log({"step": of.train.steps, "split": "train", "loss": 1.0, "seconds": 3.0 + of.seed})
@@ -250,6 +251,75 @@ def test_a_step_that_cannot_be_timed_is_one_sentence():
         InputError, match=r"^a training step could not be timed: train.device is cuda, but torch finds no"
     ):
         measured_seconds({"vadd": tiny(**{"train.device": "cuda"})}, os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+
+
+# ------------------------------------------------------------------------------------------------- who judges text
+
+
+class Stand:
+    """A process that is over at once, after it has done what the real one would."""
+
+    returncode = 0
+
+    def poll(self):
+        return self.returncode
+
+    def terminate(self):
+        pass
+
+
+@pytest.fixture
+def text(monkeypatch):
+    """Coins taken for text, a method ar, and runs that are done at once; notes what was done, in order."""
+    monkeypatch.setitem(METHODS, "ar", {})
+    monkeypatch.setattr(module, "is_text", lambda source: True)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    done = []
+
+    def start(run, environment):
+        done.append(("evaluate" if run.finished else "train", run.path.name))
+        if run.finished:
+            scorer = run.experiment.evaluation.scorer
+            assert scorer in ("", "gpt2-large") or Run(Path(scorer)).finished
+            measured(run, gen_ppl={"mean": 9.0, "se": 0.1})
+        else:
+            run.weights.touch()
+        return Stand()
+
+    monkeypatch.setattr(module, "start", start)
+    return done
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_the_first_ar_run_judges_all_and_is_trained_before_any_is_evaluated(tmp_path, text, jobs):
+    compare(tiny(), methods=["vadd", "ar"], seeds=2, out=tmp_path, jobs=jobs)
+    assert text[0] == ("train", "ar-seed0")
+    names = {f"{method}-seed{seed}" for method in ("vadd", "ar") for seed in (0, 1)}
+    assert sorted(text) == sorted((what, name) for what in ("train", "evaluate") for name in names)
+    for name in names:
+        scorer = Run.open(tmp_path / "runs" / name).experiment.evaluation.scorer
+        assert scorer == str(tmp_path / "runs" / "ar-seed0")
+    text.clear()
+    compare(tiny(), methods=["vadd", "ar"], seeds=2, out=tmp_path, jobs=jobs)
+    assert text == []
+
+
+def test_another_scorer_measures_finished_runs_again_and_trains_none(tmp_path, text):
+    compare(tiny(), methods=["vadd"], seeds=1, out=tmp_path)
+    compare(tiny(), methods=["vadd", "ar"], seeds=1, out=tmp_path, jobs=1)
+    assert text == [("train", "vadd-seed0"), ("evaluate", "vadd-seed0"), ("train", "ar-seed0")] + [
+        ("evaluate", name) for name in ("ar-seed0", "vadd-seed0")
+    ]
+    text.clear()
+    compare(tiny(**{"evaluation.scorer": "gpt2-large"}), methods=["vadd", "ar"], seeds=1, out=tmp_path)
+    assert sorted(text) == [("evaluate", "ar-seed0"), ("evaluate", "vadd-seed0")]
+
+
+def test_a_comparison_of_what_is_no_text_has_no_scorer(tmp_path, text, monkeypatch):
+    monkeypatch.setattr(module, "is_text", lambda source: False)
+    compare(tiny(), methods=["vadd", "ar"], seeds=1, out=tmp_path)
+    assert Run.open(tmp_path / "runs" / "vadd-seed0").experiment.evaluation.scorer == ""
+    assert text[0] == ("train", "vadd-seed0")
 
 
 # ------------------------------------------------------------------------------------------------------- killed

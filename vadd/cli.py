@@ -196,6 +196,14 @@ def evaluate(
     particles: Annotated[int | None, Field(ge=1, description="importance samples of the likelihood bound")] = None,
     proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
     grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
+    scorer: Annotated[
+        str | None,
+        Field(title="DIR|NAME", description="of text: a run of method ar, a Hugging Face directory, gpt2-large"),
+    ] = None,
+    zero_shot: Annotated[
+        tuple[str, ...], Field(title="NAME", description="the perplexity of other texts as well: ptb, wikitext2, ...")
+    ] = (),
+    zero_shot_root: Annotated[str | None, Field(title="DIR", description="where those are")] = None,
     controls: Annotated[bool, Field(description="the samples under every choice of latents as well")] = False,
     extractor: Annotated[Extractor | None, Field(description="of features of images; default: the run's")] = None,
     extractor_weights: Annotated[Path | None, Field(title="FILE", description="of inception")] = None,
@@ -209,10 +217,15 @@ def evaluate(
     of_paper = PAPER_PARTICLES if paper_delbo else None
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
     asked |= {"grid": grid, "extractor": extractor, "extractor_weights": extractor_weights}
+    asked |= {"scorer": scorer, "zero_shot": zero_shot, "zero_shot_root": zero_shot_root}
     result = measured(of, **asked, paper_delbo=of_paper)
     print(measurements(result))
     if said := about_data(result):
         print(said)
+    if "scorer" in result:
+        print(f"gen_ppl is under {result['scorer']}")
+    if "zero_shot" in result:
+        print(f"\nperplexities of other texts\n{of_other_texts(result)}\n")
     if controls:
         print(f"\nsamples by latents\n{of_controls(result)}\n")
     if warning := result.get("collapse", {}).get("warning"):
@@ -288,9 +301,12 @@ COMMANDS = {command.__name__: command for command in (recipes, train, sample, fi
 
 
 def located(experiment: Experiment) -> Experiment:
-    """The experiment as a run keeps it: with the absolute path of the user's file, to be found from other folders too."""
-    path = getattr(experiment.source, "path", "")
-    return override(experiment, {"source.path": str(Path(path).absolute())}) if path else experiment
+    """The experiment as a run keeps it: with absolute paths of what is the user's, to be found from other folders too."""
+    path, scorer = getattr(experiment.source, "path", ""), experiment.evaluation.scorer
+    changes = {"source.path": str(Path(path).absolute())} if path else {}
+    if scorer and Path(scorer).is_dir():  # else it is a name
+        changes["evaluation.scorer"] = str(Path(scorer).absolute())
+    return override(experiment, changes) if changes else experiment
 
 
 def require_same(run, names: dict[str, str | None], changes: dict[str, object]) -> None:
@@ -367,10 +383,12 @@ def reason(error: OSError) -> str:
 
 def measurements(result: dict) -> str:
     """The table of `evaluation.json`: a row a measure, a column a number of steps, and last the floor."""
-    bounds = {T: of["nelbo"] for T, of in result["steps"].items()} | {"∞": result["nelbo_infinity"]}
-    shown = {T: {"nelbo": of["mean"], "nelbo_se": of["se"], "ess": of.get("ess")} for T, of in bounds.items()}
-    for T, of in result["steps"].items():
-        shown[T] |= {name: value["mean"] if isinstance(value, dict) else value for name, value in of.items()}
+    limit = {key.removesuffix("_infinity"): value for key, value in result.items() if key.endswith("_infinity")}
+    shown = {}
+    for T, of in (result["steps"] | {"∞": limit}).items():
+        bound = of["nelbo"]
+        shown[T] = {"nelbo": bound["mean"], "nelbo_se": bound["se"], "ess": bound.get("ess")}
+        shown[T] |= {name: number(value) for name, value in of.items()}
     if result["ideal_mdm"]:
         for T, nats in result["ideal_mdm"].items():
             shown[T]["nelbo_ideal_mdm"] = nats
@@ -384,13 +402,27 @@ def of_controls(result: dict) -> str:
     """The main distance of the samples under each choice of latents: a row a choice, a column a number of steps."""
     first = next(iter(next(iter(result["controls"].values())).values()))
     rows = []
-    for name in [n for n in ("js", "feature_distance", "fid", "pairwise_error", "mi_error") if n in first]:
+    distances = ("js", "feature_distance", "fid", "pairwise_error", "mi_error", "gen_ppl", "entropy")
+    for name in [n for n in distances if n in first]:
         rows += [[name, *result["steps"]]]
         rows += [
-            [f"  {latents}", *(f"{found[name]:.4g}" for found in by_steps.values())]
+            [f"  {latents}", *(f"{number(found[name]):.4g}" for found in by_steps.values())]
             for latents, by_steps in result["controls"].items()
         ]
     return aligned(rows)
+
+
+def of_other_texts(result: dict) -> str:
+    """`ppl` with its standard error: a row a text, a column a number of steps."""
+    rows = [["steps", *result["steps"], "∞"]]
+    for name, by_steps in result["zero_shot"].items():
+        cells = [found.get("ppl") for found in by_steps.values()]
+        rows += [[name, *("" if ppl is None else f"{ppl['mean']:.4g} ± {ppl['se'] or 0:.2g}" for ppl in cells)]]
+    return aligned(rows)
+
+
+def number(measured: float | dict) -> float:
+    return measured["mean"] if isinstance(measured, dict) else measured
 
 
 def aligned(table: list[list[str]]) -> str:

@@ -9,6 +9,9 @@ configuration, equal ones unless a method is written with others. `seconds`: eve
 one does, m for steps_1 · c_1 / c_m steps, with c the seconds of a training step. These are measured once, beforehand
 (`vadd.timing`), and kept in budget.json, so that a comparison which goes on has the configurations that it began with.
 Learning-rate decay and KL warm-up are parts of the training, so they scale with it.
+
+Samples of text are judged by one scorer for all. Where none is given and `ar` is among the methods, it is the ar run of
+the first seed: it is trained first, and evaluations wait for it.
 """
 
 import datetime
@@ -31,6 +34,7 @@ from vadd import build, metrics
 from vadd.config import Experiment
 from vadd.errors import InputError
 from vadd.evaluate import BETTER, picture
+from vadd.judge import is_text
 from vadd.recipes import parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
@@ -77,16 +81,17 @@ def compare(
         experiment = experiment.model_copy(
             update={"evaluation": experiment.evaluation.model_copy(update={"steps": tuple(sorted(set(steps)))})}
         )
+    source = build.source(experiment.source)
+    experiment = judged(experiment, methods, source, out)
     planned = plan(experiment, methods, seeds)
     if budget == "seconds":
         require_no_steps_of_their_own(methods)
     out.mkdir(parents=True, exist_ok=True)
     if budget == "seconds":
         planned = paced(planned, out / "budget.json", jobs)
-    runs = {key: opened(out / "runs" / f"{key[0]}-seed{key[1]}", of) for key, of in planned.items()}
+    runs = {key: opened(run_path(out, *key), of) for key, of in planned.items()}
     work = [run for run in runs.values() if not is_measured(run)]
     train_all(work, jobs)
-    source = build.source(experiment.source)
     picture(out / "data", source.split("test")[: experiment.evaluation.num], source)
     result = summary(experiment, runs, [command] if command else [], budget)
     with atomic(out / "comparison.json") as path:
@@ -95,6 +100,19 @@ def compare(
     print_comparison(result, Console())
     print(f"report: {page}")
     return page
+
+
+def judged(experiment: Experiment, methods: list[str], source, out: Path) -> Experiment:
+    """The experiment with a scorer of samples of text: its own, or the first seed of the first method ar, if any."""
+    own = next((method for method in methods if parsed(method)[0] == "ar"), None)
+    if own is None or experiment.evaluation.scorer or not is_text(source):
+        return experiment
+    run = run_path(out, own, experiment.seed).absolute()
+    return experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update={"scorer": str(run)})})
+
+
+def run_path(out: Path, method: str, seed: int) -> Path:
+    return out / "runs" / f"{method}-seed{seed}"
 
 
 def require_no_steps_of_their_own(methods: list[str]) -> None:
@@ -172,9 +190,15 @@ def is_measured(run: Run) -> bool:
         return False
     of, found = run.experiment.evaluation, json.loads(run.evaluation.read_text())
     asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
-    asked["extractor"] = of.extractor
-    settings = {"extractor": "auto"} | found["settings"]
+    asked |= {"extractor": of.extractor, "scorer": of.scorer}
+    settings = {"extractor": "auto", "scorer": ""} | found["settings"]
     return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= settings.items()
+
+
+def awaits(run: Run, work: list[Run]) -> bool:
+    """Whether what comes next for a run is to be judged by another that is in work and not trained yet."""
+    scorer = Path(run.experiment.evaluation.scorer)
+    return run.finished and any(other.path.absolute() == scorer and not other.finished for other in work)
 
 
 def shares(runs: int, jobs: int | None) -> tuple[int, dict[str, str]]:
@@ -190,7 +214,9 @@ def train_all(work: list[Run], jobs: int | None) -> None:
     if not work:
         return
     jobs, environment = shares(len(work), jobs)
-    waiting, running, finished = list(work), {}, 0
+    scorers = {run.experiment.evaluation.scorer for run in work}
+    waiting = sorted(work, key=lambda run: str(run.path.absolute()) not in scorers)  # what others wait for goes first
+    running, began = {}, {}
     total = sum(run.experiment.train.steps for run in work)
     terminal = sys.stderr.isatty()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -199,27 +225,27 @@ def train_all(work: list[Run], jobs: int | None) -> None:
         task = progress.add_task(f"{len(work)} runs", total=total)
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    run = waiting.pop(0)
-                    running[run.path] = (run, start(run, environment), time.monotonic())
+                while len(running) < jobs and (ready := [run for run in waiting if not awaits(run, work)]):
+                    run = ready[0]
+                    waiting.remove(run)
+                    began.setdefault(run.path, time.monotonic())
+                    running[run.path] = (run, start(run, environment))
                 time.sleep(0.5)
-                for path, (run, process, began) in list(running.items()):
+                for path, (run, process) in list(running.items()):
                     if process.poll() is None:
-                        continue
-                    if process.returncode == 0 and not is_measured(run):
-                        running[path] = (run, start(run, environment), began)
                         continue
                     del running[path]
                     if process.returncode:
                         raise InputError(f"the run {path} failed: {last_words(run)}")
-                    if not terminal:
+                    if not is_measured(run):
+                        waiting.insert(0, run)
+                    elif not terminal:
                         done = len(work) - len(waiting) - len(running)
-                        print(f"[{done}/{len(work)}] {path.name}: {time.monotonic() - began:.0f} s", flush=True)
-                    finished += run.experiment.train.steps
+                        print(f"[{done}/{len(work)}] {path.name}: {time.monotonic() - began[path]:.0f} s", flush=True)
                 if terminal:
-                    progress.update(task, completed=finished + sum(trained(run) for run, *_ in running.values()))
+                    progress.update(task, completed=sum(trained(run) for run in work))
         finally:
-            for _, process, _ in running.values():
+            for _, process in running.values():
                 process.terminate()
 
 
@@ -238,6 +264,8 @@ def last_words(run: Run) -> str:
 
 def trained(run: Run) -> int:
     """Steps done so far, from the last line of metrics.jsonl."""
+    if run.finished:
+        return run.experiment.train.steps
     lines = run.metrics()
     return lines[-1]["step"] if lines else 0
 
@@ -330,6 +358,7 @@ def summary(
         "floor": first["floor"],
         "ideal_mdm": first.get("ideal_mdm"),
         "better": BETTER,
+        **({"scorer": first["scorer"]} if first.get("scorer") else {}),
         "commands": commands,
         "budget": {
             "unit": budget,

@@ -243,6 +243,11 @@ class Evaluation(Frozen):
     )
     extractor_weights: str | None = Field(None, description="inception only: file of its weights; default: fetched")
     batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
+    scorer: str = Field(
+        "",
+        description="text only: a run directory of method ar, a Hugging Face directory, or gpt2-large: judges samples of "
+        "text by generative perplexity",
+    )
 
 
 class Experiment(Frozen):

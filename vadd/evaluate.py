@@ -18,7 +18,7 @@ from vadd.config import Sampling
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
 from vadd.grid import FINE, LearnedGrid, learn
-from vadd.judge import Judge, judges
+from vadd.judge import Judge, is_text, judges
 from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
@@ -26,6 +26,7 @@ from vadd.overrides import replaced
 from vadd.run import Run, atomic, preview, write_samples
 from vadd.sample import LATENTS, ancestral, first_hitting, sample
 from vadd.schedule import Grid, time_grid
+from vadd.scorer import scorer as chosen_scorer
 
 __all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
 
@@ -36,6 +37,9 @@ MOST_CALLS = 1024  # of the network for the likelihood of one example
 BETTER = {
     "nelbo": "lower",
     "bpd": "lower",
+    "ppl": "lower",
+    "ppl_padded": "lower",
+    "gen_ppl": "lower",
     "gap": "lower",
     "js": "lower",
     "tv": "lower",
@@ -178,14 +182,22 @@ def evaluate(
     grid: str | None = None,
     extractor: str | None = None,
     extractor_weights: str | None = None,
+    scorer: str | None = None,
+    zero_shot: Iterable[str] = (),
+    zero_shot_root: str | None = None,
     controls: bool = False,
     paper_delbo: int | None = None,
     progress: bool = True,
 ) -> dict:
     """Measure a run, write `evaluation.json`, `likelihoods.npz` and the samples it was measured on, and return the first.
 
-    `grid`: another than the run's; "learned" is measured first, and kept in `grids.json`. `controls`: also the measures of
-    samples under each other choice of latents. `paper_delbo`: the particles of the paper's number, None for none.
+    `grid`: another than the run's; "learned" is measured first, and kept in `grids.json`. `scorer`: whose generative
+    perplexity judges samples of text (`vadd.scorer`), "" for none. `zero_shot`: names of other texts, in `zero_shot_root`,
+    whose perplexity under this model is measured as well. `controls`: also the measures of samples under each other choice
+    of latents. `paper_delbo`: the particles of the paper's number, None for none.
+
+    Raises:
+        InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text.
     """
     model, source = load(run)
     of = run.experiment
@@ -200,8 +212,15 @@ def evaluate(
         measure_grid(run, model, source, sampling.latents, particles, proposal)
     options = options_of(run, sampling)
     extractor = extractor or of.evaluation.extractor
-    panel = judges(source, num, extractor, extractor_weights or of.evaluation.extractor_weights, model.device)
-    test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
+    weights = extractor_weights or of.evaluation.extractor_weights
+    scorer = of.evaluation.scorer if scorer is None else scorer
+    judge_of_text = chosen_scorer(scorer, model.device) if scorer else None
+    panel = judges(source, num, extractor, weights, model.device, judge_of_text)
+    others = {
+        name: chosen(x, of.evaluation.held_out).to(model.device)
+        for name, x in other_texts(source, zero_shot, zero_shot_root).items()
+    }
+    test = chosen(source.split("test"), of.evaluation.held_out).to(model.device)
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):
@@ -212,8 +231,9 @@ def evaluate(
         measured[str(T)] |= measures(panel, drawn)
         if costs is not None:
             each[str(T)] = costs
-            measured[str(T)] |= bits_per_dimension(source, costs)
+            measured[str(T)] |= bits_per_dimension(source, costs) | perplexities(source, test, costs)
             measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
+    limit = one_by_one(source, model, test, particles, proposal, options, of.seed)
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
     result = {
@@ -228,12 +248,21 @@ def evaluate(
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | sampling.model_dump(mode="json")
-        | {"batch": of.evaluation.batch, "extractor": extractor},
+        | {"batch": of.evaluation.batch, "extractor": extractor, "scorer": scorer},
         "extractor": next((judge.extractor for judge in panel if judge.extractor), None),
-        "used": {"samples": panel[0].num, "held_out": len(test)},
+        "used": {"samples": panel[0].num, "held_out": len(test)} | {name: len(x) for name, x in others.items()},
         "steps": measured,
-        "nelbo_infinity": one_by_one(model, test, particles, proposal, options, of.seed),
+        **{f"{name}_infinity": value for name, value in limit.items()},
     }
+    if judge_of_text is not None:
+        result["scorer"] = judge_of_text.name
+    if others:
+        result["zero_shot"] = {
+            name: {
+                str(T): of_text(source, model, x, T, particles, proposal, options, of.seed) for T in (*steps, math.inf)
+            }
+            for name, x in others.items()
+        }
     if model.has_latents:
         result["collapse"] = collapse(model, test[:1000], whole=of.objective.kind == "persistent")
     if controls:
@@ -267,14 +296,21 @@ def likelihood(
     return told, found.nelbo.cpu().numpy()
 
 
-def one_by_one(model, x, particles: int, proposal: str, options: dict, seed: int) -> dict:
-    """nelbo in the limit T → ∞, where every token is a network call: of as many examples as make 2^17 tokens, and of none
-    that have more than 1024 tokens each."""
+def one_by_one(source, model, x, *how) -> dict[str, dict]:
+    """The bound in the limit T → ∞, where every token is a network call: of as many examples as make 2^15 tokens, and of
+    none that have more than 1024 tokens each."""
     tokens = math.prod(model.shape)
     if tokens > MOST_CALLS:
-        return {"mean": None, "se": None, "examples": 0, "why": f"tokens one by one are {tokens:,} network calls"}
-    x = x[: max(2, 2**17 // tokens)]
-    return {**likelihood(model, x, math.inf, particles, proposal, options, seed)[0]["nelbo"], "examples": len(x)}
+        return {"nelbo": {"mean": None, "se": None, "examples": 0, "why": f"one by one are {tokens:,} network calls"}}
+    x = x[: max(2, 2**15 // tokens)]
+    told, costs = likelihood(model, x, math.inf, *how)
+    return {"nelbo": {**told["nelbo"], "examples": len(x)}} | ({} if costs is None else perplexities(source, x, costs))
+
+
+def chosen(x: np.ndarray, num: int) -> torch.Tensor:
+    """`num` held-out examples, always the same: all over the file, which may be sorted."""
+    rows = np.arange(len(x)) if num >= len(x) else np.sort(np.random.default_rng(0).permutation(len(x))[:num])
+    return torch.from_numpy(x[rows].astype(np.int64))
 
 
 def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
@@ -293,6 +329,30 @@ def bits_per_dimension(source, costs: np.ndarray) -> dict[str, dict]:
     if not source.ordered or positions < 64:
         return {}
     return {"bpd": mean_and_error(torch.from_numpy(costs / (positions * math.log(2))))}
+
+
+def perplexities(source, x: torch.Tensor, costs: np.ndarray) -> dict[str, dict]:
+    """The perplexity of text from its bound, upper bounds both: `ppl`, by token of the text; `ppl_padded`, by position."""
+    if not is_text(source):
+        return {}
+    real = np.full(len(x), x.shape[1]) if source.pad is None else (x != source.pad).sum(1).cpu().numpy()
+    found = metrics.padded_perplexity(costs, x.shape[1], real)
+    return {
+        name: dict(zip(("mean", "se"), found[of], strict=True)) for name, of in (("ppl", "real"), ("ppl_padded", "all"))
+    }
+
+
+def other_texts(source, names: Iterable[str], root: str | None) -> dict[str, np.ndarray]:
+    """Held-out texts of other sets in the tokens of this source. Raises InputError if it has none."""
+    if names and not is_text(source):
+        raise InputError(f"other texts are for a run of text, got {' '.join(names)}; leave out --zero-shot")
+    return {name: source.other(name, root) for name in names}
+
+
+def of_text(source, model, x: torch.Tensor, *how) -> dict[str, dict]:
+    """The bound and the perplexities of x (N, L); empty where the sampler has no likelihood."""
+    told, costs = likelihood(model, x, *how)
+    return {} if costs is None else {"nelbo": told["nelbo"]} | perplexities(source, x, costs)
 
 
 def ideal_mdm(source, model, steps: Iterable[int], grid: Grid) -> dict[str, float] | None:

@@ -1,14 +1,15 @@
 """What can be measured on samples of a source, and the floor of each measure: true data in place of the samples.
 
-Law        where the law is known: distances from its table
-Columns    any categorical data: single positions, pairs of them, nearest neighbours
-Features   small data with classes: the Fréchet distance in the features of a classifier
-Images     images: Fréchet distance, nearest neighbours and classes in the features of a network for images
+    Law        where the law is known: distances from its table
+    Columns    any categorical data: single positions, pairs of them, nearest neighbours
+    Features   small data with classes: the Fréchet distance in the features of a classifier
+    Images     images: Fréchet distance, nearest neighbours and classes in the features of a network for images
+    Texts      text, which is what a source is that can `decode`: its entropy, its n-grams, and what a scorer thinks of it
 
 What is measured in features says which, from how many samples, and from how many true examples its floor is.
 """
 
-from typing import Literal, Protocol, final
+from typing import TYPE_CHECKING, Literal, Protocol, final
 
 import numpy as np
 
@@ -18,23 +19,34 @@ from vadd.errors import InputError
 from vadd.metrics.classifier import image_classifier
 from vadd.metrics.fid import Extractor, inception
 
-__all__ = ["Columns", "Features", "Images", "Judge", "Law", "judges"]
+if TYPE_CHECKING:
+    from vadd.scorer import Scorer
+
+__all__ = ["Columns", "Features", "Images", "Judge", "Law", "Texts", "is_text", "judges"]
 
 SMALL = 64  # positions of an image that a hidden layer over all of them can judge
 MOST_POSITIONS = 256  # up to which pairs of positions and distances of pixels are looked at
 PAIRED = 20_000  # rows that enter mutual informations
 NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
+TRAINING = 20_000_000  # tokens of the training text in which n-grams are looked for
 
 
 class Judge(Protocol):
-    """Measures of samples x (N, *shape) by name, and what true data get in them; `num` samples are looked at."""
+    """Measures of samples x (N, *shape) by name, and what true data get in them; `num` samples are looked at.
+
+    A measure is a number, or its `mean` with its standard error `se`; a floor is a number.
+    """
 
     num: int
     extractor: dict[str, object] | None  # of features: name, samples, floor_samples; None where there are none
 
-    def __call__(self, x: np.ndarray) -> dict[str, float]: ...
+    def __call__(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]: ...
 
     def floor(self) -> dict[str, float]: ...
+
+
+def is_text(source: Source) -> bool:
+    return hasattr(source, "decode")
 
 
 def judges(
@@ -43,12 +55,17 @@ def judges(
     extractor: Literal["auto", "classifier", "inception", "none"] = "auto",
     weights: str | None = None,
     device: str = "cpu",
+    scorer: "Scorer | None" = None,
 ) -> list[Judge]:
     """All that can judge `num` samples of a source. `weights` and `device` are of Inception.
 
     `auto` extracts features with a classifier wherever there are labels. Raises InputError for an extractor that cannot
-    serve this source.
+    serve this source, and for a scorer of what is no text.
     """
+    if is_text(source):
+        return [Texts(source, num, scorer)]
+    if scorer is not None:
+        raise InputError(f"a scorer judges text, and this data is none, got {scorer.name}; leave out the scorer")
     if source.table() is not None:
         return [Law(source, num)]
     if extractor == "none":
@@ -185,6 +202,50 @@ class Images:
         if p is None:
             return None, None
         return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=p.shape[1]) / len(p)
+
+
+@final
+class Texts:
+    """With at most as many samples as there are held-out texts, of which a random choice is the floor.
+
+    Entropy, distinct n-grams, repetition and overlap look at all tokens of a sample but padding; generative perplexity at
+    its text up to the first end, retokenised by the scorer: `gen_tokens`, the mean number of tokens charged, says how long
+    that is. Overlap is with the first TRAINING tokens of the training text.
+    """
+
+    extractor = None
+
+    def __init__(self, source: Source, num: int, scorer: "Scorer | None" = None):
+        self.source, self.scorer, self.train = source, scorer, source.split("train")
+        self.train = self.train[: -(-TRAINING // self.train.shape[1])]
+        test = source.split("test")
+        self.num = min(num, len(test))
+        self.held_out = test[np.sort(np.random.default_rng(0).permutation(len(test))[: self.num])]
+
+    def __call__(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]:
+        x = x[: self.num]
+        texts = [row[row != self.source.pad] for row in x] if self.source.pad is not None else list(x)
+        found = {
+            "entropy": metrics.unigram_entropy(texts),
+            **{f"distinct_{n}": metrics.distinct(texts, n) for n in (1, 2, 3)},
+            "repetition": metrics.repetition(texts),
+            "overlap_4": metrics.overlap(texts, self.train, 4),
+        }
+        return found if self.scorer is None else self.scored(x) | found
+
+    def scored(self, x: np.ndarray) -> dict[str, float | dict[str, float | None]]:
+        of = self.source.tokenizer
+        ends = x == of.eos
+        if of.bos is not None:
+            ends[:, 0] &= x[:, 0] != of.bos  # one token may be both
+        nats, tokens = self.scorer(self.source.decode(x), ends.any(1))
+        if not tokens.any():
+            return {"gen_tokens": 0.0}
+        ppl, se = metrics.perplexity(nats, tokens)
+        return {"gen_ppl": {"mean": ppl, "se": se}, "gen_tokens": float(tokens.mean())}
+
+    def floor(self) -> dict[str, float]:
+        return {name: of["mean"] if isinstance(of, dict) else of for name, of in self(self.held_out).items()}
 
 
 def mi_error(source: Source, x: np.ndarray, data: np.ndarray) -> dict[str, float]:

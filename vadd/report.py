@@ -66,6 +66,33 @@ METRICS = {  # the main measures first: this is the order of the page
         "bits",
         "lower",
         "The same bound in bits for each position of an example.",
+        "",
+    ),
+    "gen_ppl": Metric(
+        "Generative perplexity",
+        "generative perplexity",
+        "",
+        "lower",
+        "Perplexity of the samples under another model, the scorer: exp of its nats over its tokens, of all samples "
+        "together, each decoded, cut at its first end, and retokenised by the scorer. Repetitive text scores well, so read "
+        "it beside the entropy.",
+    ),
+    "entropy": Metric(
+        "Entropy of the samples",
+        "entropy of the samples",
+        "nats",
+        None,
+        "Nats per token of each sample's own unigram distribution, padding left out, averaged over samples. Best is that "
+        "of true text; below it, a low generative perplexity is come by cheaply.",
+    ),
+    "ppl": Metric(
+        "Perplexity bound",
+        "perplexity bound",
+        "",
+        "lower",
+        "exp of the NELBO of the held-out texts over the number of their tokens, padding not counted: an upper bound on "
+        "the perplexity of the sampler that takes exactly this many steps.",
+        "",
     ),
     "gap": Metric(
         "NELBO above the exact −log p",
@@ -145,6 +172,60 @@ METRICS = {  # the main measures first: this is the order of the page
         "score.",
         "",
     ),
+    "ppl_padded": Metric(
+        "Perplexity bound, padding counted",
+        "perplexity bound with padding",
+        "",
+        "lower",
+        "exp of the NELBO of the held-out texts over all their positions: padding, which is nearly free, counts as tokens. "
+        "Comparable only between texts padded alike.",
+        "",
+    ),
+    "gen_tokens": Metric(
+        "Tokens scored",
+        "tokens scored",
+        "tokens",
+        None,
+        "How many tokens of a sample the generative perplexity counts, on average: up to its first end.",
+    ),
+    "repetition": Metric(
+        "Repetition",
+        "repetition",
+        "",
+        None,
+        "The share of a sample's runs of four tokens that occurred before in it, averaged over samples. Best is that of "
+        "true text.",
+    ),
+    "distinct_1": Metric(
+        "Distinct tokens",
+        "distinct tokens",
+        "",
+        None,
+        "Different tokens over tokens, of all samples together. Best is that of as much true text.",
+    ),
+    "distinct_2": Metric(
+        "Distinct pairs",
+        "distinct pairs",
+        "",
+        None,
+        "Different runs of two tokens over all runs, of all samples together. Best is that of as much true text.",
+    ),
+    "distinct_3": Metric(
+        "Distinct triples",
+        "distinct triples",
+        "",
+        None,
+        "Different runs of three tokens over all runs, of all samples together. Best is that of as much true text.",
+    ),
+    "overlap_4": Metric(
+        "Overlap with the training text",
+        "overlap",
+        "",
+        None,
+        "The share of the samples' runs of four tokens that occur in the training text, the first 20 million tokens of it. "
+        "Above that of held-out text it is memorisation.",
+        "The same share for held-out text.",
+    ),
     "precision": Metric(
         "Precision", "precision", "", "higher", "Share of samples that lie among the neighbours of held-out data."
     ),
@@ -177,7 +258,7 @@ METRICS = {  # the main measures first: this is the order of the page
         "Total variation between the shares of the classes that the classifier sees in samples and in training data.",
     ),
 }
-MAIN = ("nelbo", "js", "feature_distance", "fid", "pairwise_error")
+MAIN = ("nelbo", "gen_ppl", "entropy", "ppl", "js", "feature_distance", "fid", "pairwise_error")
 TRAINING = {  # (label, unit) of what a run logs
     "loss": ("Training objective (not a bound)", "nats"),
     "objective": ("Training objective (not a bound)", "nats"),
@@ -220,6 +301,8 @@ class Comparison:
 
     def metric(self, name: str) -> Metric:
         known = METRICS.get(name, Metric(name, name))
+        if name == "gen_ppl" and self.raw.get("scorer"):  # never without its name
+            known = replace(known, label=f"{known.label} under {self.raw['scorer']}")
         return replace(known, better=(self.raw.get("better") or {}).get(name, known.better))
 
     def cell(self, method: str, steps: int, name: str) -> dict | None:
@@ -326,7 +409,9 @@ def summary(of: Comparison) -> str:
     error = "± is the standard error over seeds" if seeds > 1 else "no standard error"
     said = [f"{counted(len(of.methods), 'method')}, {counted(seeds, 'seed')}{' each' if seeds > 1 else ''} ({error})."]
     main = [name for name in of.metrics if name in MAIN] or of.metrics
-    told = [*[name for name in main if name != "nelbo"][:1], *[name for name in main if name == "nelbo"]]
+    scores = [name for name in main if name != "nelbo"]
+    scores = scores[: 2 if scores[:1] == ["gen_ppl"] else 1]  # that one never without the entropy
+    told = [*scores, *[name for name in main if name == "nelbo"]]
     for name in told:
         said += [sentence(of, name, T) for T in dict.fromkeys([of.steps[0], of.steps[-1]])]
     return " ".join(filter(None, said))
@@ -648,9 +733,9 @@ def logged(run: Run) -> dict[tuple[str, str], tuple[list, list]]:
 
 
 def table(of: Comparison, name: str, found: dict[str, list[dict]]) -> dict:
-    """Methods by steps, every cell with the same decimals; for NELBO also the limit of many steps, where it is known."""
+    """Methods by steps, every cell with the same decimals; for a bound also the limit of many steps, where it is known."""
     metric, places = of.metric(name), of.places(name)
-    limits = {m: limit for m in of.methods if name == "nelbo" and (limit := at_infinity(found[m]))}
+    limits = {m: limit for m in of.methods if (limit := at_infinity(found[m], name))}
     least = min((limit["mean"] for limit in limits.values()), default=None) if len(limits) > 1 else None
     rows = []
     for method in of.methods:
@@ -663,9 +748,9 @@ def table(of: Comparison, name: str, found: dict[str, list[dict]]) -> dict:
     return {**about, "columns": columns, "rows": rows}
 
 
-def at_infinity(found: list[dict]) -> dict | None:
-    """NELBO with tokens revealed one by one, T → ∞, over seeds."""
-    measured = mean_over([(e.get("nelbo_infinity") or {}).get("mean") for e in found])
+def at_infinity(found: list[dict], name: str) -> dict | None:
+    """A bound with tokens revealed one by one, T → ∞, over seeds."""
+    measured = mean_over([(e.get(f"{name}_infinity") or {}).get("mean") for e in found])
     return measured and {"mean": measured[0], "se": measured[1]}
 
 

@@ -4,6 +4,7 @@
     statistics   marginals and pairs, for any categorical data
     neighbours   precision, recall, density, coverage, on points
     frechet      the Fréchet distance, on features; a small classifier that makes them
+    text         entropy, repetition and n-grams of text, perplexity
     two_sample   whether two clouds of points have one law
     classifier   features for small images: a network trained on their labels and kept      (not imported here: torch)
     fid          features for photographs: Inception                                        (not imported here: torch)
@@ -18,12 +19,14 @@ from vadd.metrics.frechet import Classifier, Gaussian, digit_features, frechet_d
 from vadd.metrics.neighbours import features, neighbours
 from vadd.metrics.statistics import marginal_error, mutual_information, pairwise_error, pairwise_mi_error
 from vadd.metrics.summary import least_p, mean_and_error, paired_difference, paired_examples
+from vadd.metrics.text import distinct, mauve, overlap, padded_perplexity, perplexity, repetition, unigram_entropy
 from vadd.metrics.two_sample import energy_test
 
 __all__ = [
     "Classifier",
     "Gaussian",
     "digit_features",
+    "distinct",
     "energy_test",
     "entropy",
     "features",
@@ -33,14 +36,20 @@ __all__ = [
     "jensen_shannon",
     "least_p",
     "marginal_error",
+    "mauve",
     "mean_and_error",
     "mutual_information",
     "neighbours",
+    "overlap",
+    "padded_perplexity",
     "paired_difference",
     "paired_examples",
     "pairwise_error",
     "pairwise_mi_error",
+    "perplexity",
+    "repetition",
     "sampling_floor",
     "total_variation",
     "train_classifier",
+    "unigram_entropy",
 ]
