@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vadd"
-METHOD = ["errors", "schedule", "noise", "masking", "latent", "model", "objective", "likelihood", "sample"]
+METHOD = [
+    "errors",
+    "schedule",
+    "noise",
+    "masking",
+    "latent",
+    "model",
+    "objective",
+    "likelihood",
+    "sample",
+    "autoregressive",
+]
 
 
 def imported(path: Path) -> set[str]:

@@ -29,6 +29,7 @@ PUBLIC = {
     "exact_nll": "likelihood",
     "ancestral": "sample",
     "sample": "sample",
+    "Autoregressive": "autoregressive",
 }
 
 __all__ = ["__version__", *PUBLIC]

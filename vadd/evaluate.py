@@ -3,6 +3,7 @@
 Every distance stands beside its floor: the same distance between true data and true data, of the same sizes.
 """
 
+import functools
 import itertools
 import math
 import sys
@@ -46,7 +47,7 @@ def load(run: Run):
     run.require_finished()
     experiment = run.experiment
     source = build.source(experiment.source)
-    model = build.model(experiment, source.shape, source.vocab_size)
+    model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     try:
         model.load_state_dict(load_file(run.weights))
     except Exception as error:
@@ -135,8 +136,13 @@ def evaluate(
 
     `controls`: also the measures of samples under each other choice of latents. `paper_delbo`: the particles of the
     paper's number, None for none.
+
+    Raises:
+        InputError: `paper_delbo` of an autoregressive model, which has no such objective.
     """
     model, source = load(run)
+    if paper_delbo is not None and not model.has_steps:
+        raise InputError(f"{run.path} is autoregressive and has no objective of the paper; leave out --paper-delbo")
     of = run.experiment
     steps = sorted(set(of.evaluation.steps if steps is None else steps))
     num = of.evaluation.num if num is None else num
@@ -145,10 +151,15 @@ def evaluate(
     options = {"latents": of.sampling.latents, "grid": of.sampling.grid, "batch": of.evaluation.batch}
     panel = judges(source, num)
     test = torch.from_numpy(source.split("test")[: of.evaluation.held_out]).long().to(model.device)
+
+    @functools.lru_cache(1)
+    def drawn_in(T: int) -> np.ndarray:
+        return sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
+
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):
-        drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
+        drawn = drawn_in(T if model.has_steps else 1)
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
         measured[str(T)], costs = likelihood(model, test, T, particles, proposal, options, of.seed)
@@ -165,7 +176,7 @@ def evaluate(
         "parameters": model.parameter_counts(),
         "units": "nats per example",
         "entropy": source.entropy,
-        "ideal_mdm": ideal_mdm(source, model, steps, of.sampling.grid),
+        "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, of.sampling.grid),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | options,
@@ -191,12 +202,15 @@ def likelihood(
     model, x, steps: float, particles: int, proposal: str, options: dict, seed: int
 ) -> tuple[dict, np.ndarray | None]:
     """nelbo with its standard error over examples and its effective sample size, the total correlation that the steps
-    carry, and the bound of each example; shared latents have no likelihood, so none is given for them."""
+    carry, and the bound of each example; shared latents have no likelihood, so none is given for them. `exact` says that
+    the bound is -log p itself, with no steps to depend on."""
     if options["latents"] == "shared":
         return {"nelbo": {"mean": None, "se": None, "particles": particles}}, None
     key = 0 if steps == math.inf else steps
     found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **options)
     told = {"nelbo": {**mean_and_error(found.nelbo), "particles": particles, "ess": found.ess.mean().item()}}
+    if not model.has_steps:
+        told["nelbo"]["exact"] = True
     if model.has_latents and options["latents"] == "fresh":
         told["total_correlation"] = mean_and_error(found.without_coupling - found.nelbo)
     return told, found.nelbo.cpu().numpy()
@@ -212,13 +226,13 @@ def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
     return {"gap": mean_and_error(torch.from_numpy(costs + np.log(p)))} if (p > 0).all() else {}
 
 
-def ideal_mdm(source, model, steps: Iterable[int], grid: str) -> dict[str, float] | None:
+def ideal_mdm(source, masking, steps: Iterable[int], grid: str) -> dict[str, float] | None:
     """nelbo(T) of a perfect masked diffusion: Σ_k (α_{t_{k-1}} - α_{t_k}) Σ_i E H(x_i | x_{t_k}); None if not known."""
     if source.token_entropy(0.0) is None:
         return None
     costs = {}
     for T in steps:
-        alpha = model.masking.schedule.alpha(time_grid(T, grid)).tolist()
+        alpha = masking.schedule.alpha(time_grid(T, grid)).tolist()
         costs[str(T)] = sum((s - t) * source.token_entropy(t) for t, s in itertools.pairwise(alpha))
     return costs
 
