@@ -170,8 +170,8 @@ def test_slots_enter_as_vectors_that_every_position_attends_to_and_each_counts()
 @torch.no_grad()
 def test_products_of_rotated_queries_and_keys_depend_on_the_difference_of_positions():
     turn = tiny((9,), width=16).denoiser.dit.turn
-    q, k = torch.randn(2, 1, 1, 1, 2, 8, generator=generator())
-    at = [rotated(torch.cat([q, k], 2), turn[:, i : i + 1]).unbind(2) for i in range(9)]  # q and k, both at i
+    pair = torch.randn(2, 1, 2, 1, 8, generator=generator())
+    at = [rotated(pair, turn[:, i : i + 1]) for i in range(9)]  # q and k, both at i
     for d in (0, 1, 4):
         products = torch.stack([(at[i][0] * at[i + d][1]).sum(-1) for i in range(9 - d)])
         assert torch.allclose(products, products[:1].expand_as(products), atol=1e-5)
