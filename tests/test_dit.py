@@ -116,6 +116,15 @@ def test_the_output_depends_on_the_mask_embedding_on_visible_tokens_and_on_z(slo
     assert ((logits() - before).abs().amax(-1) > 1e-6).all()
 
 
+def test_attention_and_mlp_of_every_block_drop_out():
+    model, calls = tiny(latent_dim=0, dropout=0.5), []
+    for block in model.denoiser.dit.blocks:
+        block.dropout.register_forward_hook(lambda *args: calls.append(args[-1]))
+    model.logits(tokens(), torch.ones(4))
+    assert len(calls) == 4
+    assert all(0.3 < (h == 0).double().mean() < 0.7 for h in calls)
+
+
 @torch.no_grad()
 def test_the_time_is_read_where_it_is_asked_for():
     model = perturbed(tiny(latent_dim=0, time=True)).eval()
