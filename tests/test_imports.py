@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vadd"
 METHOD = ["errors", "schedule", "noise", "masking", "latent", "model", "objective", "likelihood"]
-METHOD += ["sample", "samplers", "grid"]
+METHOD += ["sample", "autoregressive", "samplers", "grid"]
 
 
 def imported(path: Path) -> set[str]:

@@ -159,7 +159,7 @@ def test_no_text_at_all_costs_nothing(markov):
 
 def test_samples_of_text_are_judged_beside_as_many_held_out_texts(markov):
     source = Letters()
-    (judge,) = judges(source, 40, OwnAR(markov, source, "markov"))
+    (judge,) = judges(source, 40, scorer=OwnAR(markov, source, "markov"))
     assert isinstance(judge, Texts)
     assert judge.num == 40
     assert judges(source, 1000)[0].num == len(source.split("test"))
@@ -200,7 +200,7 @@ def test_an_end_that_stands_first_is_charged_unless_it_is_what_begins(markov, bo
 
 def test_a_scorer_is_for_text():
     with pytest.raises(InputError, match=r"^a scorer judges text, and this data is none, got markov; leave out"):
-        judges(build.source(recipe("toy.coins").source), 10, SimpleNamespace(name="markov"))
+        judges(build.source(recipe("toy.coins").source), 10, scorer=SimpleNamespace(name="markov"))
 
 
 # ---------------------------------------------------------------------------------------------------- in evaluation
@@ -233,7 +233,7 @@ def test_an_evaluation_names_the_scorer_and_has_every_perplexity(run, own, marko
     assert found["scorer"] == "toy.coins, method ar, seed 0, 2000 training steps"
     assert found["settings"]["scorer"] == "ar"
     assert found["used"] == {"samples": 20, "held_out": 25, "ptb": 25}
-    real = (Letters().split("test")[:25] != PAD).sum()
+    real = (evaluation.chosen(Letters().split("test"), 25) != PAD).sum().item()
     for T in ("1", "2"):
         of, total = found["steps"][T], found["steps"][T]["nelbo"]["mean"] * 25
         assert of["ppl"]["mean"] == pytest.approx(np.exp(total / real))

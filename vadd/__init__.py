@@ -33,6 +33,7 @@ PUBLIC = {
     "confidence": "samplers",
     "entropy_bounded": "samplers",
     "remask": "samplers",
+    "Autoregressive": "autoregressive",
 }
 
 __all__ = ["__version__", *PUBLIC]

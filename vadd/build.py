@@ -10,12 +10,13 @@ from vadd.errors import InputError
 from vadd.recipes import parsed, with_method
 
 if TYPE_CHECKING:
+    from vadd.autoregressive import Autoregressive
     from vadd.data import Source
     from vadd.model import MaskedDiffusion
 
 __all__ = ["by_method", "device", "masking", "matched", "model", "sampler", "source"]
 
-WIDTH = {"mlp": ("width", 1), "unet": ("channels", 2)}  # what is widened, and by how much: normalisation wants divisors
+WIDTH = {"mlp": "width", "unet": "channels", "dit": "width"}  # what is widened
 
 
 def source(of: config.Source) -> Source:
@@ -81,20 +82,34 @@ def sampler(of: config.Sampling):
     return functools.partial(step, **options) if options else step
 
 
-def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int) -> MaskedDiffusion:
-    """The untrained model; its weights are a function of the experiment's seed."""
+def model(
+    experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int, pad: int | None = None
+) -> MaskedDiffusion | Autoregressive:
+    """The untrained model; its weights are a function of the experiment's seed. `pad` is the token that a DiT does not
+    attend to, if there is one. Raises InputError for a network that cannot do what the experiment asks of it."""
     import torch
 
+    from vadd.autoregressive import Autoregressive
     from vadd.model import MaskedDiffusion
+    from vadd.nn.dit import DiTDenoiser, DiTRecognition
     from vadd.nn.mlp import MLPDenoiser, MLPRecognition
     from vadd.nn.unet import UNetDenoiser, UNetRecognition
 
-    networks = {"mlp": (MLPDenoiser, MLPRecognition), "unet": (UNetDenoiser, UNetRecognition)}
+    require_dit(experiment)
+    networks = {
+        "mlp": (MLPDenoiser, MLPRecognition),
+        "unet": (UNetDenoiser, UNetRecognition),
+        "dit": (DiTDenoiser, DiTRecognition),
+    }
     Denoiser, Recognition = networks[experiment.network.kind]
     size = experiment.network.model_dump(exclude={"kind"})
     dim = experiment.latent.dim
     with torch.random.fork_rng():
         torch.manual_seed(experiment.seed)
+        if experiment.objective.kind == "ar":
+            return Autoregressive(shape, vocab_size, DiTDenoiser(shape, vocab_size, causal=True, **size))
+        if experiment.network.kind == "dit":
+            size |= {"slots": experiment.latent.slots, "pad": pad}
         denoiser = Denoiser(shape, vocab_size, dim, **size)
         recognition = Recognition(shape, vocab_size, **size) if dim else None
         return MaskedDiffusion(
@@ -102,14 +117,27 @@ def model(experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int
         )
 
 
+def require_dit(of: config.Experiment) -> None:
+    """Raises InputError where another network is asked for what only a DiT can do."""
+    kind = of.network.kind
+    if kind != "dit" and of.objective.kind == "ar":
+        raise InputError(
+            f"objective.kind ar needs a network of kind dit, and {of.recipe} has {kind}; take another recipe"
+        )
+    if kind != "dit" and of.latent.slots:
+        raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
+
+
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     """The experiment by a method. `mdm-matched` is as wide as VADD with the experiment's latents has parameters; changes
-    it is written with are made to both. Raises InputError as `with_method` does, or for a change of that width."""
+    it is written with are made to both. Raises InputError as `with_method` does, for a change of that width, or for a
+    network that cannot do what the method asks of it."""
     name, changes = parsed(method)
     of = with_method(experiment, method)
+    require_dit(of)
     if name != "mdm-matched":
         return of
-    width = f"network.{WIDTH[experiment.network.kind][0]}"
+    width = f"network.{WIDTH[experiment.network.kind]}"
     if width in changes:
         raise InputError(
             f"method {name} is what sets {width}, got {changes[width]}; give that to all methods with --{width}"
@@ -122,10 +150,18 @@ def matched(
     experiment: config.Experiment, latent_dim: int, shape: tuple[int, ...], vocab_size: int
 ) -> config.Experiment:
     """A masked diffusion experiment as wide as gives it the number of parameters that VADD with `latent_dim` has in
-    training, denoiser and recognition together, as near as widths allow (within 2% for an MLP from width 32 on)."""
+    training, denoiser and recognition together, as near as widths allow (within 2% for an MLP from width 32 on, about 2%
+    for a DiT whose heads have 64 numbers)."""
     import torch
 
-    field, step = WIDTH[experiment.network.kind]
+    field = WIDTH[experiment.network.kind]
+    match experiment.network:
+        case config.MLP():
+            step = 1
+        case config.UNet():
+            step = 2  # normalisation wants divisors
+        case config.DiT(heads=heads):
+            step = 2 * heads
 
     def count(dim: int, width: int) -> int:
         network = experiment.network.model_copy(update={field: width})

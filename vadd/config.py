@@ -15,6 +15,7 @@ __all__ = [
     "CifarSource",
     "CorpusSource",
     "CustomSource",
+    "DiT",
     "DigitsSource",
     "Evaluation",
     "Experiment",
@@ -158,13 +159,27 @@ class UNet(Frozen):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
-Network = Annotated[MLP | UNet, Field(discriminator="kind")]
+class DiT(Frozen):
+    """Transformer over tokens, for text. The defaults have the field's size."""
+
+    kind: Literal["dit"] = "dit"
+    width: int = Field(768, ge=2, description="a multiple of twice the heads")
+    blocks: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1)
+    condition: int = Field(128, ge=1, description="numbers that z and t become before they modulate the blocks")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    time: bool = Field(False, description="the networks read t")
+    tie: bool = Field(False, description="the output layer is the table of embeddings")
+
+
+Network = Annotated[MLP | UNet | DiT, Field(discriminator="kind")]
 
 
 class Latent(Frozen):
     """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
 
     dim: int = Field(2, ge=0)
+    slots: int = Field(0, ge=0, description="DiT only: above 0, that many latents of `dim` numbers each")
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 
@@ -172,9 +187,10 @@ class Latent(Frozen):
 
 
 class Objective(Frozen):
-    """The loss. `delbo`: the paper's. `persistent`: one z for all steps, its KL paid once (docs/method.md)."""
+    """The loss. `delbo`: the paper's. `persistent`: one z for all steps, its KL paid once (docs/method.md). `ar`: the exact
+    likelihood of an autoregressive model, with a DiT."""
 
-    kind: Literal["delbo", "persistent"] = "delbo"
+    kind: Literal["delbo", "persistent", "ar"] = "delbo"
     kl_warmup: float = Field(
         0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0 to 1"
     )

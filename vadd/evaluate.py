@@ -62,7 +62,7 @@ def load(run: Run):
     run.require_finished()
     experiment = run.experiment
     source = build.source(experiment.source)
-    model = build.model(experiment, source.shape, source.vocab_size)
+    model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     try:
         model.load_state_dict(load_file(run.weights))
     except Exception as error:
@@ -197,9 +197,12 @@ def evaluate(
     of latents. `paper_delbo`: the particles of the paper's number, None for none.
 
     Raises:
-        InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text.
+        InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text; `paper_delbo` of an
+            autoregressive model, which has no such objective.
     """
     model, source = load(run)
+    if paper_delbo is not None and not model.has_steps:
+        raise InputError(f"{run.path} is autoregressive and has no objective of the paper; leave out --paper-delbo")
     of = run.experiment
     steps = sorted(set(of.evaluation.steps if steps is None else steps))
     num = of.evaluation.num if num is None else num
@@ -221,9 +224,14 @@ def evaluate(
         for name, x in other_texts(source, zero_shot, zero_shot_root).items()
     }
     test = chosen(source.split("test"), of.evaluation.held_out).to(model.device)
+
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):
+        if measured and not model.has_steps:  # whatever T, it is the same
+            measured[str(T)], each[str(T)] = measured[str(steps[0])], each[str(steps[0])]
+            save(run, source, drawn, f"steps-{T}")
+            continue
         drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
@@ -244,7 +252,7 @@ def evaluate(
         "units": "nats per example",
         "data": getattr(source, "provenance", None),
         "entropy": source.entropy,
-        "ideal_mdm": ideal_mdm(source, model, steps, options["grid"]),
+        "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | sampling.model_dump(mode="json")
@@ -282,7 +290,7 @@ def likelihood(
 ) -> tuple[dict, np.ndarray | None]:
     """nelbo with its standard error over examples and its effective sample size, the total correlation that the steps
     carry, and the bound of each example; None where the sampler has no likelihood: shared latents, a temperature, samplers
-    that look at the tokens. First hitting is the limit of many steps."""
+    that look at the tokens. First hitting is the limit of many steps. `exact`: the bound is -log p itself, whatever T."""
     step, tempered = options.get("step", ancestral), options.keys() & set(TEMPERED)
     if options["latents"] == "shared" or tempered or step not in (ancestral, first_hitting):
         return {"nelbo": {"mean": None, "se": None, "particles": particles}}, None
@@ -291,6 +299,8 @@ def likelihood(
     how = {name: options[name] for name in ("latents", "grid", "batch")}
     found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **how)
     told = {"nelbo": {**mean_and_error(found.nelbo), "particles": particles, "ess": found.ess.mean().item()}}
+    if not model.has_steps:
+        told["nelbo"]["exact"] = True
     if model.has_latents and options["latents"] == "fresh":
         told["total_correlation"] = mean_and_error(found.without_coupling - found.nelbo)
     return told, found.nelbo.cpu().numpy()
@@ -355,13 +365,13 @@ def of_text(source, model, x: torch.Tensor, *how) -> dict[str, dict]:
     return {} if costs is None else {"nelbo": told["nelbo"]} | perplexities(source, x, costs)
 
 
-def ideal_mdm(source, model, steps: Iterable[int], grid: Grid) -> dict[str, float] | None:
+def ideal_mdm(source, masking, steps: Iterable[int], grid: Grid) -> dict[str, float] | None:
     """nelbo(T) of a perfect masked diffusion: Σ_k (α_{t_{k-1}} - α_{t_k}) Σ_i E H(x_i | x_{t_k}); None if not known."""
     if source.token_entropy(0.0) is None:
         return None
     costs = {}
     for T in steps:
-        alpha = model.masking.schedule.alpha(time_grid(T, grid)).tolist()
+        alpha = masking.schedule.alpha(time_grid(T, grid)).tolist()
         costs[str(T)] = sum((s - t) * source.token_entropy(t) for t, s in itertools.pairwise(alpha))
     return costs
 

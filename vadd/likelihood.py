@@ -30,6 +30,7 @@ revealed one by one, position i at the time at which α_t = u^i; then fresh and 
 Without latents the integrals are products, and these are the T-step bound of masked diffusion.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -98,6 +99,7 @@ def nelbo(
     return bound(model, x, steps, particles=particles, **options).nelbo
 
 
+@functools.singledispatch
 @torch.no_grad()
 def bound(
     model: MaskedDiffusion,

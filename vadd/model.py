@@ -63,6 +63,8 @@ class MaskedDiffusion(nn.Module):
         InputError: a denoiser that asks for latents without a recognition model to train them.
     """
 
+    has_steps = True
+
     def __init__(
         self,
         shape: tuple[int, ...],

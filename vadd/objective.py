@@ -65,9 +65,8 @@ def token_log_mu(
     model: MaskedDiffusion, x: Int[Tensor, "B *D"], x_t: Int[Tensor, "B *D"], t: Float[Tensor, " B"], where, draw
 ) -> Float[Tensor, "B *D"]:
     """log μ_θ^i(x_t, z, t)[x^i] at the positions i in `where` (B, *D), else 0; nats."""
-    logits = model.logits(x_t, t, draw).float()
-    nats = -F.cross_entropy(logits.flatten(0, -2), x.flatten(), reduction="none").view(x.shape)
-    return nats.where(where, 0.0)
+    nats = -F.cross_entropy(model.logits(x_t, t, draw, at=where).float(), x[where], reduction="none")
+    return nats.new_zeros(x.shape).masked_scatter(where, nats)
 
 
 def log_mu(

@@ -265,6 +265,7 @@ TRAINING = {  # (label, unit) of what a run logs
     "log_likelihood": ("Log-likelihood term", "nats"),
     "kl": ("KL term", "nats"),
     "nelbo": ("NELBO", "nats"),
+    "nll": ("negative log-likelihood", "nats"),
     "active_units": ("active latents", "latents"),
 }
 BY_BUCKET = {"kl": "KL by t", "mutual_information": "I(x; z | x_t) by t"}  # logged for each bucket of t, in nats

@@ -203,6 +203,7 @@ def answer(latents: str, streams: Streams, step: int, temperature: float = 1.0) 
     raise InputError(f"latents must be one of {', '.join(LATENTS)}, got {latents!r}")
 
 
+@functools.singledispatch
 @torch.no_grad()
 def sample(
     model: MaskedDiffusion,
@@ -281,10 +282,15 @@ def given_to_start(model: MaskedDiffusion, num: int, given: Tensor | None) -> In
     masking = model.masking
     if given is None:
         return torch.full((num, *model.shape), masking.mask, device=model.device)
-    if tuple(given.shape) != (num, *model.shape):
-        raise InputError(f"given must have shape {(num, *model.shape)}, got {tuple(given.shape)}")
-    outside = given[(given < -1) | (given >= masking.vocab_size)]
-    if len(outside):
-        raise InputError(f"given tokens must be -1 (fill in) or 0..{masking.vocab_size - 1}, got {int(outside[0])}")
+    require_given(given, (num, *model.shape), masking.vocab_size)
     given = given.to(model.device).long()
     return masking.hide(given, given == -1)
+
+
+def require_given(given: Tensor, shape: tuple[int, ...], vocab_size: int) -> None:
+    """Raises InputError unless `given` has the shape and holds tokens, or -1."""
+    if tuple(given.shape) != shape:
+        raise InputError(f"given must have shape {shape}, got {tuple(given.shape)}")
+    outside = given[(given < -1) | (given >= vocab_size)]
+    if len(outside):
+        raise InputError(f"given tokens must be -1 (fill in) or 0..{vocab_size - 1}, got {int(outside[0])}")

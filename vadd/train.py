@@ -96,7 +96,10 @@ class Training(lightning.LightningModule):
         weight = kl_weight(step, warmup, cycles=of.kl_cycles)
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
-        if of.kind == "persistent":
+        if of.kind == "ar":
+            loss = -self.model.log_prob(x).flatten(1).sum(1)
+            named = {"nll": loss}
+        elif of.kind == "persistent":
             T = torch.tensor(of.steps, device=self.device)
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
@@ -106,14 +109,15 @@ class Training(lightning.LightningModule):
         else:
             t = stratified_times(len(x), shared, **place)
             loss, terms = delbo(self.model, x, t, free_bits=of.free_bits, **options)
+        if of.kind != "ar":
+            named = {"log_likelihood": terms.log_likelihood, "kl": terms.kl, "kl_weight": torch.tensor(weight)}
         loss = loss.mean()
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} at step {step}; lower --train.lr (now {self.experiment.train.lr})"
             )
-        for name, value in (("loss", loss), ("log_likelihood", terms.log_likelihood), ("kl", terms.kl)):
+        for name, value in {"loss": loss, **named}.items():
             self.window[name].append(value.detach().mean())
-        self.window["kl_weight"].append(torch.tensor(weight))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -121,9 +125,10 @@ class Training(lightning.LightningModule):
         few, seed = torch.from_numpy(self.held_out).long().to(self.device), seed_of(self.experiment.seed, VALIDATION)
         latents = "fixed" if self.experiment.objective.kind == "persistent" else "fresh"
         values = {}
-        for steps in (1, 16):
-            costs = nelbo(self.model, few, steps, latents=latents, generator=torch.Generator().manual_seed(seed))
-            values[f"nelbo_{steps}"] = costs.mean().item()
+        for name, steps in {"nelbo_1": 1, "nelbo_16": 16}.items() if self.model.has_steps else {"nll": 1}.items():
+            options = {"latents": latents, "batch": self.experiment.evaluation.batch}
+            costs = nelbo(self.model, few, steps, generator=torch.Generator().manual_seed(seed), **options)
+            values[name] = costs.mean().item()
         if self.model.has_latents:
             values |= self.use_of_the_latent(few, torch.Generator().manual_seed(seed))
         self.log_line("valid", values)
@@ -234,7 +239,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     of = experiment.train
     where = build.device(of)
     source = build.source(experiment.source)
-    model = build.model(experiment, source.shape, source.vocab_size)
+    model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     training = Training(run, model, source.split("train"), source.split("valid")[:500])
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(of.ema)),

@@ -28,6 +28,7 @@ METHODS: dict[str, dict[str, object]] = {
     "mdm": {"latent.dim": 0},
     "mdm-matched": {"latent.dim": 0},  # and as wide as VADD's two networks together: `vadd.build.matched`
     "persistent": {"objective.kind": "persistent", "sampling.latents": "fixed"},
+    "ar": {"latent.dim": 0, "objective.kind": "ar"},
 }
 
 SHARED = ("seed", "source", "evaluation")  # by the methods of a comparison, or it compares something else

@@ -1,0 +1,333 @@
+"""The DiT for text: the transformer of diffusion models (Peebles and Xie 2023, arXiv 2212.09748) over tokens, as masked
+diffusion has it since SEDD and MDLM (Sahoo et al. 2024, arXiv 2406.07524).
+
+    tokens (B, L)  ->  embeddings                                                    h
+    n blocks           h = h + α ⊙ Attention(γ ⊙ LayerNorm(h) + β)
+                       h = h + α' ⊙ MLP(γ' ⊙ LayerNorm(h) + β')
+    logits             W (γ ⊙ LayerNorm(h) + β)
+
+Each block's six vectors, and the two of the end, are linear in one condition c = SiLU(constant or MLP(t), + MLP(z)). They
+start at α = 0, γ = 1, β = 0 (adaLN-zero): at first a block is the identity; and W starts at zero: the model is uniform.
+
+Order is known by rotation alone (Su et al. 2021, arXiv 2104.09864): pairs of numbers of a query or key at position i turn
+by i times frequencies from 1 down to 1/BASE, so that attention depends on differences of positions, and the parameters on
+no length. Attention is torch's own.
+
+`slots` > 0 is another way for z to enter: z is that many vectors, each of which becomes one more vector at the head of the
+sequence, in no position, that all positions attend to; c is then without z. The recognition has as many learned queries
+there, and reads its features from them.
+
+The token `pad` is not attended to where it can be seen: what is computed at the other positions does not depend on how
+much of it follows.
+
+`causal`: position i attends to no later one. The network of `vadd.autoregressive`, with keys and values kept between calls.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vadd.errors import InputError
+from vadd.nn.layers import TimeFeatures
+
+__all__ = ["DiTDenoiser", "DiTRecognition"]
+
+BASE = 10_000
+SHORT = 256
+TIME_FEATURES = 256
+
+
+def zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def embedding(num: int, width: int) -> nn.Embedding:
+    layer = nn.Embedding(num, width)
+    nn.init.normal_(layer.weight, std=width**-0.5)
+    return layer
+
+
+def angles(length: int, dim: int, before: int) -> Tensor:
+    """cos and sin by which positions 0..length-1 turn, (2, before + length, dim/2); those `before` do not turn."""
+    position = torch.cat([torch.zeros(before), torch.arange(length)])
+    angle = position[:, None] * BASE ** (-torch.arange(0, dim, 2) / dim)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotated(x: Tensor, turn: Tensor) -> Tensor:
+    """x (..., L, d), each pair (j, j + d/2) of its last axis turned; in float32, contiguous."""
+    (a, b), (cos, sin) = x.float().chunk(2, dim=-1), turn
+    return torch.cat([torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)], dim=-1).to(x.dtype)
+
+
+def modulated(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift, normed, 1 + scale)
+
+
+def attended(tokens: Tensor, pad: int | None, before: int) -> Tensor | None:
+    """The keys that attention may use, (B, 1, 1, before + L); None, which is faster, for all.
+
+    Where there is nothing but padding it is attended to, since attention needs something.
+    """
+    if pad is None:
+        return None
+    real = F.pad(tokens != pad, (before, 0), value=True)
+    return (real | ~real.any(1, keepdim=True))[:, None, None]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None, causal: bool) -> Tensor:
+    """torch's; for short sequences on a CPU by whole matrix products, up to four times as fast there as its own choice."""
+    plain = q.device.type == "cpu" and k.shape[2] <= SHORT
+    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, is_causal=causal)
+
+
+class Past:
+    """The keys and values of one block at the positions so far."""
+
+    def __init__(self, length: int):
+        self.length, self.filled, self.kept = length, 0, None
+
+    def extended(self, k: Tensor, v: Tensor) -> Tensor:
+        """Those of all positions, (2, B, heads, L, d), when these have come."""
+        if self.kept is None:
+            self.kept = k.new_empty(2, *k.shape[:2], self.length, k.shape[3])
+        start, self.filled = self.filled, self.filled + k.shape[2]
+        self.kept[0, :, :, start : self.filled] = k
+        self.kept[1, :, :, start : self.filled] = v
+        return self.kept[:, :, :, : self.filled]
+
+
+class Block(nn.Module):
+    """Attention and MLP under a condition; `marked`: with an adaLN of its own for the marked positions."""
+
+    def __init__(self, width: int, heads: int, condition: int, dropout: float, *, causal: bool, marked: bool):
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.norm_1, self.norm_2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.project = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+        self.modulation = zero(nn.Linear(condition, 6 * width))
+        if marked:
+            self.mark = zero(nn.Linear(condition, 4 * width))
+
+    def forward(
+        self,
+        h: Tensor,
+        c: Tensor,
+        turn: Tensor,
+        keys: Tensor | None = None,
+        marks: tuple[Tensor, Tensor] | None = None,
+        past: Past | None = None,
+    ) -> Tensor:
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(c).chunk(6, dim=-1)
+        if marks is not None:
+            R, M = marks
+            changes = self.mark(R).chunk(4)
+            shift_1, scale_1, shift_2, scale_2 = (
+                torch.addcmul(of_all, M, change)
+                for of_all, change in zip((shift_1, scale_1, shift_2, scale_2), changes, strict=True)
+            )
+        attended = self.attend(modulated(self.norm_1(h), shift_1, scale_1), turn, keys, past)
+        h = torch.addcmul(h, gate_1, self.dropout(attended))
+        transformed = self.mlp(modulated(self.norm_2(h), shift_2, scale_2))
+        return torch.addcmul(h, gate_2, self.dropout(transformed))  # (B, L, width)
+
+    def attend(self, h: Tensor, turn: Tensor, keys: Tensor | None, past: Past | None) -> Tensor:
+        qkv = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, d)
+        (q, k), v = rotated(qkv[:2], turn), qkv[2]
+        if past is not None:
+            k, v = past.extended(k, v)
+        causal = self.causal and k.shape[2] == q.shape[2]  # a single query after the past may see all of it
+        return self.project(attention(q, k, v, keys, causal).transpose(1, 2).flatten(2))
+
+
+class DiT(nn.Module):
+    """Embeddings (B, before + L, width), under a condition (B or 1, 1, condition) -> as many features, normalised."""
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        width: int,
+        blocks: int,
+        heads: int,
+        condition: int,
+        dropout: float,
+        before: int = 0,
+        causal: bool = False,
+        marked: bool = False,
+    ):
+        super().__init__()
+        if width % (2 * heads):
+            raise InputError(
+                f"width must be a multiple of {2 * heads}, twice the {heads} heads, for rotary positions, got {width}"
+            )
+        self.length = before + length
+        self.register_buffer("turn", angles(length, width // heads, before), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, condition, dropout, causal=causal, marked=marked) for _ in range(blocks)
+        )
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.modulation = zero(nn.Linear(condition, 2 * width))
+
+    def forward(
+        self,
+        h: Tensor,
+        c: Tensor,
+        keys: Tensor | None = None,
+        marks: tuple[Tensor, Tensor] | None = None,
+        cache: list[Past] | None = None,
+    ) -> Tensor:
+        start = cache[0].filled if cache else 0
+        turn = self.turn[:, start : start + h.shape[1]]
+        for block, past in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
+            h = block(h, c, turn, keys, marks, past)
+        return modulated(self.norm(h), *self.modulation(c).chunk(2, dim=-1))
+
+
+class Condition(nn.Module):
+    """c = SiLU(MLP(t), or else a learned constant; + MLP(z) where there is z): (B, 1, condition), or (1, 1, condition)."""
+
+    def __init__(self, condition: int, *, time: bool, latent_dim: int = 0, width: int = 0):
+        super().__init__()
+        self.time = None
+        if time:
+            features = nn.Linear(TIME_FEATURES, condition)
+            self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), features, nn.SiLU(), nn.Linear(condition, condition))
+        else:
+            self.constant = nn.Parameter(torch.randn(1, condition))
+        if latent_dim:
+            self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
+
+    def forward(self, t: Tensor, z: Tensor | None = None) -> Tensor:
+        c = self.constant if self.time is None else self.time(t)
+        return F.silu(c if z is None else c + self.latent(z))[:, None]
+
+
+class DiTDenoiser(nn.Module):
+    """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or
+    never if that is 0.
+
+    `time`: t is read. `tie`: the output layer is the table of embeddings. At some positions alone, the output layer is
+    evaluated there only: with a large vocabulary it is much of the work.
+
+    Raises InputError unless the width is a multiple of twice the heads.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        vocab_size: int,
+        latent_dim: int = 0,
+        *,
+        width: int = 768,
+        blocks: int = 12,
+        heads: int = 12,
+        condition: int = 128,
+        dropout: float = 0.1,
+        time: bool = False,
+        tie: bool = False,
+        slots: int = 0,
+        pad: int | None = None,
+        causal: bool = False,
+    ):
+        super().__init__()
+        self.shape, self.vocab_size = tuple(shape), vocab_size
+        self.slots = slots if latent_dim else 0
+        self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
+        self.pad = None if causal else pad  # what follows is not attended to as it is
+        self.embed = embedding(vocab_size + 1, width)
+        self.condition = Condition(condition, time=time, latent_dim=0 if self.slots else latent_dim, width=width)
+        if self.slots:
+            self.enter_latent = nn.Linear(latent_dim, width, bias=False)
+            self.slot = nn.Parameter(torch.randn(slots, width) * width**-0.5)
+        size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
+        self.dit = DiT(torch.Size(shape).numel(), before=self.slots, causal=causal, **size)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        if tie:
+            self.weight = None
+            with torch.no_grad():  # embeddings are not zero, so that at first what they read is
+                self.dit.modulation.bias[width:] = -1.0
+        else:
+            self.weight = nn.Parameter(torch.zeros(vocab_size, width))
+
+    def cache(self) -> list[Past]:
+        """What calls with later positions of the same rows need: an empty one, for a causal network."""
+        return [Past(self.dit.length) for _ in self.dit.blocks]
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        draw: Callable[..., Tensor] | None = None,
+        at: Tensor | None = None,
+        cache: list[Past] | None = None,
+    ) -> Tensor:
+        tokens, z = x_t.flatten(1), None
+        h = self.embed(tokens)
+        for shape in self.latents:
+            zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
+            z = draw((zeros, zeros))  # p(z) = N(0, I): mean and log σ
+        if self.slots:
+            h, z = torch.cat([self.slot + self.enter_latent(z), h], dim=1), None
+        h = self.dit(h, self.condition(t, z), attended(tokens, self.pad, self.slots), cache=cache)
+        h = h[:, self.slots :].unflatten(1, x_t.shape[1:])  # (B, *D, width)
+        weight = self.embed.weight[:-1] if self.weight is None else self.weight
+        return F.linear(h if at is None else h[at], weight, self.bias)
+
+
+class DiTRecognition(nn.Module):
+    """(x, M) -> features (B, width): the mean over the masked positions that are not padding, zeros if there are none. With
+    `slots`, features (B, slots · width): what as many learned queries read.
+
+    M enters by an adaLN of its own, in every block: at masked positions, and nowhere else, shift and scale change by what
+    a linear map makes of R_φ, one learned vector that the blocks share. (`tie` is the denoiser's: there is no output here.)
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        vocab_size: int,
+        *,
+        width: int = 768,
+        blocks: int = 12,
+        heads: int = 12,
+        condition: int = 128,
+        dropout: float = 0.1,
+        time: bool = False,
+        tie: bool = False,
+        slots: int = 0,
+        pad: int | None = None,
+    ):
+        super().__init__()
+        self.features, self.slots, self.pad = width * max(1, slots), slots, pad
+        self.embed = embedding(vocab_size + 1, width)
+        with torch.no_grad():
+            self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
+        self.condition = Condition(condition, time=time)
+        self.R = nn.Parameter(torch.randn(condition))
+        if slots:
+            self.query = nn.Parameter(torch.randn(slots, width) * width**-0.5)
+        size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
+        self.dit = DiT(torch.Size(shape).numel(), before=slots, marked=True, **size)
+
+    def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+        tokens, M = x.flatten(1), masked.flatten(1)
+        h = self.embed(tokens)
+        if self.slots:
+            h = torch.cat([self.query.expand(len(x), -1, -1), h], dim=1)
+        marks = self.R, F.pad(M, (self.slots, 0))[..., None].to(h.dtype)
+        h = self.dit(h, self.condition(t), attended(tokens, self.pad, self.slots), marks)
+        if self.slots:
+            return h[:, : self.slots].flatten(1)  # (B, slots * width)
+        real = (M if self.pad is None else M & (tokens != self.pad))[..., None].to(h.dtype)
+        return (h * real).sum(1) / real.sum(1).clamp(min=1)  # (B, width)
