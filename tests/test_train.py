@@ -103,6 +103,13 @@ def test_every_parameter_is_trained(tmp_path, method):
         assert not torch.equal(before[name], after[name]), f"{name} never moved"
 
 
+def test_autocast_to_bfloat16_trains_with_clipped_gradients(tmp_path):
+    experiment = small(steps=3, precision="bf16", clip=1e-6, lr=1e-3)
+    before = build.model(experiment, (2,), 2).state_dict()
+    after = trained(tmp_path / "run", experiment)
+    assert not same(before, after)
+
+
 def test_every_epoch_holds_each_example_once_and_ranks_share_a_batch():
     data = np.arange(24)[:, None]
     batches = Batches(data, batch=8, seed=3)

@@ -171,6 +171,10 @@ class Training(lightning.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def configure_gradient_clipping(self, *_, **__) -> None:
+        """By hand: Lightning refuses to clip under autocast what a fused optimiser shall step, though bfloat16 has no scale."""
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.train.clip)
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
         checkpoint["window"] = {name: torch.stack([v.cpu() for v in values]) for name, values in self.window.items()}
@@ -275,7 +279,6 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             val_check_interval=of.validate_every,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
-            gradient_clip_val=of.clip,
             callbacks=callbacks,
             plugins=[AtomicCheckpoints()],
             logger=tensorboard(run),

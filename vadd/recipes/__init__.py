@@ -13,13 +13,13 @@ from collections.abc import Callable
 from vadd.config import Experiment
 from vadd.errors import InputError
 from vadd.overrides import did_you_mean, override, spelled
-from vadd.recipes import custom, image, toy
+from vadd.recipes import custom, image, text, toy
 
 __all__ = ["METHODS", "RECIPES", "parsed", "recipe", "with_method"]
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     f"{module.__name__.rpartition('.')[2]}.{name.replace('_', '-')}": getattr(module, name)
-    for module in (toy, image, custom)
+    for module in (toy, image, text, custom)
     for name in module.__all__
 }
 

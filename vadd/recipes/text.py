@@ -1,0 +1,73 @@
+"""Text: the documentation that every Python installation carries, Penn Treebank, the user's own; and LM1B and OpenWebText
+at the size of the papers (MDLM, arXiv 2406.07524, section 5)."""
+
+from vadd.config import CorpusSource, DiT, Evaluation, Experiment, Latent, Objective, Train
+
+__all__ = ["file", "lm1b_paper", "owt_paper", "ptb", "small"]
+
+
+def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
+    """A transformer small enough for minutes on two cores. z is four vectors at the head of the sequence: what says
+    something of everything must not pass through the statistics of a few."""
+    return Experiment(
+        recipe=f"text.{recipe}",
+        about=about,
+        source=source,
+        network=DiT(width=192, blocks=4, heads=4, condition=64, dropout=0.0),
+        latent=Latent(dim=16, slots=4),
+        objective=Objective(kl_warmup=0.5),
+        train=Train(steps=2000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1000),
+        evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 32, 64), num=256, held_out=128, particles=8, batch=256),
+    )
+
+
+def small() -> Experiment:
+    about = "Python's documentation, 64 characters; 2000 steps of 32, 3 to 6 minutes on one core"
+    return few("small", about, CorpusSource(name="pydoc", tokenizer="characters", length=64))
+
+
+def ptb() -> Experiment:
+    about = "Penn Treebank, 64 tokens of a BPE of 4096; 2000 steps of 32, 5 to 10 minutes on one core"
+    return few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64))
+
+
+def file() -> Experiment:
+    about = (
+        "your text (--source.path FILE or folder; .txt, .jsonl), 64 characters; 2000 steps of 32, minutes on one core"
+    )
+    return few("file", about, CorpusSource(name="file", tokenizer="characters", length=64))
+
+
+def paper(recipe: str, about: str, source: CorpusSource, *, batch: int) -> Experiment:
+    return Experiment(
+        recipe=f"text.{recipe}",
+        about=about,
+        source=source,
+        network=DiT(),
+        latent=Latent(dim=512),
+        objective=Objective(kl_warmup=0.1),
+        train=Train(
+            steps=1_000_000,
+            batch=512,
+            lr=3e-4,
+            final_lr=3e-4,
+            lr_warmup=2500,
+            betas=(0.9, 0.999),
+            ema=0.9999,
+            precision="bf16",
+            validate_every=10_000,
+            checkpoint_every=10_000,
+        ),
+        evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 32, 64), num=1024, held_out=1024, particles=16, batch=batch),
+    )
+
+
+def lm1b_paper() -> Experiment:
+    about = "LM1B, 128 tokens of BERT, padded; DiT of 139M, 1,000,000 steps of 512: for GPUs; the paper says ppl 20.5"
+    source = CorpusSource(name="lm1b", tokenizer="bert-base-uncased", length=128, packing="pad")
+    return paper("lm1b-paper", about, source, batch=128)
+
+
+def owt_paper() -> Experiment:
+    about = "OpenWebText, 1024 tokens of GPT-2; DiT of 170M, 1,000,000 steps of 512: for GPUs; not measured yet"
+    return paper("owt-paper", about, CorpusSource(name="openwebtext", tokenizer="gpt2", length=1024), batch=16)
