@@ -21,7 +21,7 @@ from vadd import __version__, build
 from vadd.arguments import call, columns
 from vadd.config import Experiment, Grid, Latents, Sampler
 from vadd.errors import InputError
-from vadd.overrides import override
+from vadd.overrides import fields, override
 from vadd.recipes import METHODS, RECIPES, parsed, with_method
 from vadd.recipes import recipe as made
 
@@ -302,11 +302,11 @@ COMMANDS = {command.__name__: command for command in (recipes, train, sample, fi
 
 def located(experiment: Experiment) -> Experiment:
     """The experiment as a run keeps it: with absolute paths of what is the user's, to be found from other folders too."""
-    path, scorer = getattr(experiment.source, "path", ""), experiment.evaluation.scorer
-    changes = {"source.path": str(Path(path).absolute())} if path else {}
-    if scorer and Path(scorer).is_dir():  # else it is a name
-        changes["evaluation.scorer"] = str(Path(scorer).absolute())
-    return override(experiment, changes) if changes else experiment
+    known = fields(experiment)
+    places = ("source.path", "source.root", "source.tokenizer", "evaluation.scorer")
+    given = {name: known[name][0] for name in places if name in known and known[name][0]}
+    # What is no file is a name, of a tokenizer or a scorer.
+    return override(experiment, {name: str(Path(of).absolute()) for name, of in given.items() if Path(of).exists()})
 
 
 def require_same(run, names: dict[str, str | None], changes: dict[str, object]) -> None:

@@ -21,9 +21,6 @@ before it that the window holds, which is half a context or more.
 """
 
 import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, final
@@ -33,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vadd.data import hub
 from vadd.errors import InputError
 from vadd.recipes import parsed
 from vadd.run import Run
@@ -104,7 +102,7 @@ class CausalLM:
             try:
                 if local:
                     raise
-                reach()
+                hub.reach()
                 self.tokenizer, self.model = loaded()
             except Exception as last:
                 why = next(iter(str(last).splitlines()), "") or type(last).__name__
@@ -127,15 +125,6 @@ class CausalLM:
         rows = rows.to(self.model.device)
         logits = self.model(input_ids=rows, attention_mask=torch.ones_like(rows)).logits[:, :-1].float()
         return F.pad(F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none"), (1, 0))
-
-
-def reach() -> None:
-    """Raises OSError if the Hub does not answer; its own package would try for a minute."""
-    hub = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
-    try:
-        urllib.request.urlopen(hub, timeout=10).close()
-    except urllib.error.HTTPError as answer:
-        answer.close()
 
 
 @final

@@ -172,7 +172,7 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(self, *_, **__) -> None:
-        """By hand: Lightning refuses to clip under autocast what a fused optimiser shall step, though bfloat16 has no scale."""
+        """By hand: under autocast Lightning refuses to clip for a fused optimiser, though bfloat16 has no scale to undo."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.train.clip)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

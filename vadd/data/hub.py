@@ -14,7 +14,7 @@ from types import ModuleType
 
 from vadd.errors import InputError
 
-__all__ = ["endpoint", "file", "package", "reason", "rows"]
+__all__ = ["endpoint", "file", "package", "reach", "reason", "rows"]
 
 TIMEOUT = 10  # seconds without an answer
 
