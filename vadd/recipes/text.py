@@ -13,7 +13,7 @@ def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
         recipe=f"text.{recipe}",
         about=about,
         source=source,
-        network=DiT(width=192, blocks=4, heads=4, condition=64, dropout=0.0),
+        network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0),
         latent=Latent(dim=16, slots=4),
         objective=Objective(kl_warmup=0.5),
         train=Train(steps=2000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1000),
