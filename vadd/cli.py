@@ -141,7 +141,7 @@ def fill(
         str,
         Field(
             title="FILE|TEXT|SPLIT:N",
-            description="a file, a text with _ for what is to be filled in, or the first examples of a split: test:10",
+            description="a file, a text with _ (or [MASK:12]) for what is to be filled in, or the first of a split: test:10",
         ),
     ],
     mask: Annotated[
