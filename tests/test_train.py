@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vadd import build
+from vadd import build, train
 from vadd.config import MLP, Experiment
 from vadd.recipes import recipe, with_method
 from vadd.run import Run
@@ -101,6 +101,23 @@ def test_every_parameter_is_trained(tmp_path, method):
     assert after.keys() == before.keys()
     for name in before:
         assert not torch.equal(before[name], after[name]), f"{name} never moved"
+
+
+def test_the_persistent_objective_is_trained_at_the_numbers_of_steps_that_its_setting_names(tmp_path, monkeypatch):
+    seen, persistent = [], train.persistent
+
+    def watched(model, x, t, s, T, **options):
+        seen.append((t, s, T))
+        return persistent(model, x, t, s, T, **options)
+
+    monkeypatch.setattr(train, "persistent", watched)
+    of = small("persistent", steps=20)
+    trained(tmp_path / "run", of.model_copy(update={"objective": of.objective.model_copy(update={"steps": (2, 5)})}))
+    t, s, T = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert set(T.tolist()) == {2, 5}
+    for steps in (2, 5):  # every step of its grid, all masked among them
+        assert set((t[steps == T] * steps).round().int().tolist()) == set(range(1, steps + 1))
+    assert torch.allclose(t - s, 1 / T.double())
 
 
 def test_autocast_to_bfloat16_trains_with_clipped_gradients(tmp_path):
