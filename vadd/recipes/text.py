@@ -7,15 +7,14 @@ __all__ = ["file", "lm1b_paper", "owt_paper", "ptb", "small"]
 
 
 def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
-    """A transformer small enough for minutes on two cores. z is four vectors at the head of the sequence: what says
-    something of everything must not pass through the statistics of a few."""
+    """A transformer small enough for minutes on two cores."""
     return Experiment(
         recipe=f"text.{recipe}",
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0),
-        latent=Latent(dim=16, slots=4),
-        objective=Objective(kl_warmup=0.5),
+        latent=Latent(dim=32),
+        objective=Objective(kl_warmup=0.8),
         train=Train(steps=2000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1000),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 32, 64), num=256, held_out=128, particles=8, batch=256),
     )
