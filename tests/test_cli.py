@@ -220,7 +220,7 @@ def interrupted_by_lightning() -> SystemExit:
     return stop
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), interrupted_by_lightning()])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), interrupted_by_lightning(), SystemExit()])
 def test_an_interrupted_training_says_how_to_go_on(capsys, trainer, stop):
     trainer.error = stop
     assert main(["train", "toy.coins", "--run", "r"]) == 130
