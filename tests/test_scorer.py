@@ -213,7 +213,7 @@ def run(tmp_path, monkeypatch):
     """An untrained run of Letters, and of one of method ar beside it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(build, "source", lambda of: Letters())
-    monkeypatch.setitem(recipes.METHODS, "ar", {})
+    monkeypatch.setitem(recipes.METHODS, "ar", {"objective.kind": "ar"})
     of = override(recipe("toy.coins"), {"network.width": 16, "evaluation.num": 20, "evaluation.held_out": 25})
     Run.create(tmp_path / "ar", with_method(of, "ar")).weights.touch()
     run = Run.create(tmp_path / "run", of)
