@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from vadd import Autoregressive, InputError, build, evaluate, nelbo, sample
 from vadd.compare import compare
-from vadd.config import CustomSource, DiT, Evaluation, Experiment, Latent, Train
+from vadd.config import CustomSource, DiT, Evaluation, Experiment, Latent, Sampling, Train
 from vadd.likelihood import bound
 from vadd.nn.dit import DiTDenoiser
 from vadd.recipes import recipe, with_method
@@ -216,6 +216,21 @@ def test_it_is_trained_and_measured_like_the_other_methods(tmp_path):
         evaluate.encode(run)
     with pytest.raises(InputError, match="leave out --paper-delbo"):
         evaluate.evaluate(run, paper_delbo=10)
+    with pytest.raises(InputError, match="leave out --controls"):
+        evaluate.evaluate(run, controls=True)
+
+    # What concerns steps and latents changes nothing.
+    others = {"grid": "learned", "latents": "shared", "sampler": "remask", "latent_temperature": 0.5}
+    np.testing.assert_array_equal(evaluate.draw(run, num=3, steps=1, **others), evaluate.draw(run, num=3, steps=1))
+    sampled = run.experiment.model_copy(update={"sampling": Sampling(**others)})
+    run.write_json(run.config, sampled.model_dump(mode="json"))
+    assert evaluate.evaluate(run, progress=False)["steps"] == result["steps"]
+
+    # A sharpened law has no likelihood here, for every number of steps.
+    sampled = run.experiment.model_copy(update={"sampling": Sampling(temperature=0.5)})
+    run.write_json(run.config, sampled.model_dump(mode="json"))
+    found = evaluate.evaluate(run, progress=False)["steps"]
+    assert [of["nelbo"]["mean"] for of in found.values()] == [None, None]
 
 
 def test_a_saved_model_is_the_same_model(tmp_path):

@@ -88,6 +88,10 @@ def told(capsys, line: str) -> str:
         ("train custom.csv", "a custom.csv source needs a file, give it with --source.path FILE"),
         ("train custom.csv --source.path nowhere.csv", "there is no file nowhere.csv"),
         ("train custom.array --source.path folder.npy", "could not read"),
+        (
+            "train toy.coins --sampling.grid learned --sampling.latents shared",
+            "sampling.grid learned is by likelihood, and sampling.latents shared has none",
+        ),
         ("train --resume --run nowhere", "there is no run directory nowhere"),
         ("compare toy.coins --methods vadd mmd", "there is no method 'mmd' (did you mean mdm?)"),
         ("compare toy.coins --seeds 0", "seeds must be at least 1, got 0"),
@@ -220,7 +224,7 @@ def interrupted_by_lightning() -> SystemExit:
     return stop
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), interrupted_by_lightning()])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), interrupted_by_lightning(), SystemExit()])
 def test_an_interrupted_training_says_how_to_go_on(capsys, trainer, stop):
     trainer.error = stop
     assert main(["train", "toy.coins", "--run", "r"]) == 130

@@ -110,6 +110,37 @@ def measured(run: Run, nelbo: float = 1.0, costs: dict | None = None, **more) ->
     return run
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num": 7},
+        {"held_out": 7},
+        {"particles": 7},
+        {"proposal": "step"},
+        {"extractor": "none"},
+        {"extractor_weights": "w"},
+        {"scorer": "gpt2"},
+        {"grid": "learned"},
+        {"latents": "zero"},
+        {"sampler": "remask"},
+        {"temperature": 0.5},
+    ],
+)
+def test_an_evaluation_with_other_settings_is_not_the_one_asked_for(tmp_path, other):
+    run = measured(Run.create(tmp_path / "run", tiny()))
+    assert module.is_measured(run)
+    found = json.loads(run.evaluation.read_text())
+    run.write_json(run.evaluation, found | {"settings": found["settings"] | other})
+    assert not module.is_measured(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_evaluation_is_measured_again(tmp_path, text):
+    run = measured(Run.create(tmp_path / "run", tiny()))
+    run.evaluation.write_text(text)
+    assert not module.is_measured(run)
+
+
 def summarised(tmp_path, make, methods=("vadd", "mdm"), seeds=3):
     """The summary of runs that `make(run, method, seed)` has measured."""
     planned = plan(tiny(), list(methods), seeds)
@@ -313,6 +344,15 @@ def test_another_scorer_measures_finished_runs_again_and_trains_none(tmp_path, t
     text.clear()
     compare(tiny(**{"evaluation.scorer": "gpt2-large"}), methods=["vadd", "ar"], seeds=1, out=tmp_path)
     assert sorted(text) == [("evaluate", "ar-seed0"), ("evaluate", "vadd-seed0")]
+
+
+def test_a_scorer_that_is_none_is_told_before_anything_is_trained(tmp_path, text, monkeypatch):
+    with pytest.raises(InputError, match="there is no scorer 'nowhere'"):
+        compare(tiny(**{"evaluation.scorer": "nowhere"}), methods=["vadd"], seeds=1, out=tmp_path)
+    monkeypatch.setattr(module, "is_text", lambda source: False)
+    with pytest.raises(InputError, match="this data is none, got gpt2-large"):
+        compare(tiny(**{"evaluation.scorer": "gpt2-large"}), methods=["vadd"], seeds=1, out=tmp_path)
+    assert text == []
 
 
 def test_a_comparison_of_what_is_no_text_has_no_scorer(tmp_path, text, monkeypatch):

@@ -328,7 +328,7 @@ def test_what_was_prepared_is_used_again_and_not_written_to(story, tmp_path, cap
     assert np.array_equal(Corpus("file", path=story, length=8).split("train"), x)
     assert times(of.prepared.folder) == before
     assert capfd.readouterr().err == ""
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [of.prepared.folder.name]
+    assert [path.name for path in (tmp_path / "cache" / "prepared").iterdir()] == [of.prepared.folder.name]
     os.utime(story)  # another time, the same text
     assert np.array_equal(Corpus("file", path=story, length=8).split("train"), x)
     Path(story).unlink()  # what is gone is not missed
@@ -339,7 +339,7 @@ def test_each_length_tokenizer_and_packing_has_a_folder_of_its_own(story, tmp_pa
     for options in ({}, {"length": 9}, {"tokenizer": "bytes"}, {"packing": "pad"}, {"tokenizer": "bpe", "vocab": 270}):
         Corpus("file", **{"path": story, "length": 8, **options}).split("train")
     Corpus("file", tokenizer="bpe", vocab=280, path=story, length=8).split("train")
-    assert len(list((tmp_path / "cache").iterdir())) == 6
+    assert len(list((tmp_path / "cache" / "prepared").iterdir())) == 6
 
 
 def test_a_stale_foreign_or_cut_folder_is_refused_in_a_sentence(story, tmp_path):
@@ -399,7 +399,7 @@ def test_what_fails_leaves_nothing_behind(tmp_path):
     path = write(tmp_path / "bad.jsonl", rows(["fine"] * 200) + "{no}\n")
     with pytest.raises(InputError, match=r'line 201 of .*bad\.jsonl must be an object with a text under "text"'):
         Corpus("file", "bytes", length=4, path=path).split("train")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache" / "prepared").iterdir()) == []
 
 
 def test_two_processes_may_prepare_the_same_at_once(story, tmp_path):
@@ -411,7 +411,7 @@ def test_two_processes_may_prepare_the_same_at_once(story, tmp_path):
     sums = {process.communicate(timeout=60)[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(sums) == 1
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "prepared").iterdir())) == 1
 
 
 def test_of_two_that_were_made_at_once_the_first_stays(tmp_path):

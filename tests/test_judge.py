@@ -174,7 +174,7 @@ def test_the_limit_of_many_steps_is_of_few_large_examples_and_of_none_that_are_t
     found = {}
     for shape, num in (((8,), 50), ((32, 32), 200), ((32, 33), 5)):
         x = torch.zeros(num, *shape, dtype=torch.long)
-        model = SimpleNamespace(shape=shape)
+        model = SimpleNamespace(shape=shape, has_steps=True)
         found[shape] = evaluate.one_by_one(None, model, x, 1, "mixture", {}, 0)["nelbo"]
     assert found[8,] == {"mean": 1.0, "examples": 50}
     assert found[32, 32]["examples"] == 32
@@ -182,3 +182,33 @@ def test_the_limit_of_many_steps_is_of_few_large_examples_and_of_none_that_are_t
     assert "1,056 network calls" in found[32, 33]["why"]
     unmeasured = {"steps": {}, "nelbo_infinity": found[32, 33], "ideal_mdm": None, "entropy": None, "floor": {}}
     assert "∞" in cli.measurements(unmeasured)
+
+
+def test_fewer_examples_are_always_the_same_and_from_all_over_a_file_that_may_be_sorted(monkeypatch):
+    x = np.arange(1000)[:, None]
+    few = evaluate.chosen(x, 100)
+    assert torch.equal(few, evaluate.chosen(x, 100))
+    assert len(few.unique()) == 100
+    assert torch.histc(few.double(), 5, 0, 1000).min() >= 10
+    assert torch.equal(evaluate.chosen(x, 5000), torch.from_numpy(x))
+
+    seen = []
+    monkeypatch.setattr(evaluate, "likelihood", lambda model, x, *how: (seen.append(x), ({"nelbo": {}}, None))[1])
+    evaluate.one_by_one(None, SimpleNamespace(shape=(1024,), has_steps=True), few)
+    assert len(seen[0]) == 32
+    assert torch.histc(seen[0].double(), 3, 0, 1000).min() >= 5
+    evaluate.one_by_one(None, SimpleNamespace(shape=(4096,), has_steps=False), few)
+    assert torch.equal(seen[1], few)  # no call a token
+
+
+def test_a_learned_grid_is_of_training_examples_from_all_over_the_file(tmp_path, monkeypatch):
+    class Sorted:
+        def split(self, name):
+            assert name == "train"
+            return np.arange(10_000)[:, None]
+
+    seen = []
+    monkeypatch.setattr(evaluate, "learn", lambda model, x, **how: seen.append(x) or SimpleNamespace(times=()))
+    run = Run.create(tmp_path / "run", recipe("toy.coins"))
+    evaluate.measure_grid(run, None, Sorted(), "fresh", 1, "mixture")
+    assert torch.histc(seen[0].double(), 5, 0, 10_000).min() >= 50

@@ -1,6 +1,8 @@
 """Recipes and methods: values that survive their JSON, and changes that are judged where they are made."""
 
+import numpy as np
 import pytest
+import torch
 
 from vadd import InputError, build
 from vadd.config import Experiment
@@ -49,11 +51,58 @@ def test_overriding_every_field_by_its_own_value_changes_nothing(name):
 )
 def test_the_networks_of_the_paper_have_its_size(name, shape, vocab_size, millions):
     """28.4M without z on CIFAR-10 (METHOD says about 28M), and what z adds."""
-    import torch
-
     with torch.device("meta"):
         built = build.model(recipe(name), shape, vocab_size)
     assert built.parameter_counts()["sampling"] / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+class StandIn:
+    """Random data of the shape and vocabulary of a recipe's; the tokens of text end in padding where that has some."""
+
+    entropy, ordered = None, False
+
+    def __init__(self, shape, vocab_size, pad=None):
+        self.shape, self.vocab_size, self.pad = shape, vocab_size, pad
+
+    def split(self, name):
+        x = np.random.default_rng(0).integers(0, self.vocab_size, (4, *self.shape))
+        if self.pad is not None:
+            x[:, -self.shape[0] // 4 :] = self.pad
+        return x
+
+
+PAPER = {
+    "image.mnist-paper": StandIn((32, 32), 2),
+    "image.cifar10-paper": StandIn((3, 32, 32), 256),
+    "text.lm1b-paper": StandIn((128,), 30_522, pad=0),
+    "text.owt-paper": StandIn((1024,), 50_257),
+}
+
+
+def test_every_recipe_of_the_paper_is_tried():
+    assert PAPER.keys() == {name for name in RECIPES if name.endswith("-paper")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_a_recipe_of_the_paper_trains_at_its_full_size(tmp_path, monkeypatch, name):
+    from safetensors.torch import load_file
+
+    from vadd.run import Run
+    from vadd.train import fit
+
+    monkeypatch.setattr(build, "source", lambda of: PAPER[name])
+    few = {"train.steps": 2, "train.batch": 1, "train.device": "cpu", "train.log_every": 1, "train.lr_warmup": 0}
+    never = {"train.validate_every": 3, "train.checkpoint_every": 3}
+    run = Run.create(tmp_path / "run", override(recipe(name), few | never))
+    fit(run, quiet=True)
+    losses = [line["loss"] for line in run.metrics()]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    of = PAPER[name]
+    new, trained = build.model(run.experiment, of.shape, of.vocab_size, of.pad).state_dict(), load_file(run.weights)
+    assert trained.keys() == new.keys()
+    assert any(not torch.equal(trained[key], new[key]) for key in new)
 
 
 def test_an_override_leaves_the_original_as_it_was():

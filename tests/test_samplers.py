@@ -11,7 +11,7 @@ from conftest import everything, generator, perfect, small_model
 from vadd import Cosine, Geometric, InputError, Linear, Masking, exact_nll, nelbo, sample
 from vadd.grid import fine_times
 from vadd.likelihood import quadrature
-from vadd.sample import TokenLaw, ancestral, foremost, hitting_times
+from vadd.sample import TokenLaw, ancestral, categorical, foremost, hitting_times
 from vadd.samplers import SAMPLERS, confidence, entropy_bounded, remask
 
 STEPWISE = [name for name in SAMPLERS if name != "first-hitting"]
@@ -107,6 +107,12 @@ def test_temperature_zero_is_the_most_likely_token():
     torch.testing.assert_close(
         TokenLaw(0.0)(torch.tensor([[2.0, 5.0, 5.0]])).exp(), torch.tensor([[0.0, 1, 0]]).double()
     )
+
+
+def test_the_least_temperature_is_temperature_zero():
+    logits = torch.randn(20, 5, generator=generator())
+    u = torch.rand(20, dtype=torch.float64, generator=generator(1))
+    assert torch.equal(categorical(TokenLaw(temperature=1e-320)(logits), u), logits.argmax(1))
 
 
 def test_latents_at_temperature_zero_are_the_prior_mean():

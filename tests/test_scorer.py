@@ -199,6 +199,8 @@ def test_an_end_that_stands_first_is_charged_unless_it_is_what_begins(markov, bo
 
 
 def test_a_scorer_is_for_text():
+    with pytest.raises(InputError, match="text is not judged in features, got --extractor inception"):
+        judges(Letters(), 10, "inception")
     with pytest.raises(InputError, match=r"^a scorer judges text, and this data is none, got markov; leave out"):
         judges(build.source(recipe("toy.coins").source), 10, scorer=SimpleNamespace(name="markov"))
 
@@ -211,7 +213,7 @@ def run(tmp_path, monkeypatch):
     """An untrained run of Letters, and of one of method ar beside it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(build, "source", lambda of: Letters())
-    monkeypatch.setitem(recipes.METHODS, "ar", {})
+    monkeypatch.setitem(recipes.METHODS, "ar", {"objective.kind": "ar"})
     of = override(recipe("toy.coins"), {"network.width": 16, "evaluation.num": 20, "evaluation.held_out": 25})
     Run.create(tmp_path / "ar", with_method(of, "ar")).weights.touch()
     run = Run.create(tmp_path / "run", of)

@@ -130,11 +130,15 @@ def require_dit(of: config.Experiment) -> None:
 
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     """The experiment by a method. `mdm-matched` is as wide as VADD with the experiment's latents has parameters; changes
-    it is written with are made to both. Raises InputError as `with_method` does, for a change of that width, or for a
-    network that cannot do what the method asks of it."""
+    it is written with are made to both. Raises InputError as `with_method` does, for a change of that width, for a network
+    that cannot do what the method asks of it, or for a learned grid of samples without a likelihood."""
     name, changes = parsed(method)
     of = with_method(experiment, method)
     require_dit(of)
+    if of.sampling.grid == "learned" and of.sampling.latents == "shared":
+        raise InputError(
+            "sampling.grid learned is by likelihood, and sampling.latents shared has none; take another grid"
+        )
     if name != "mdm-matched":
         return of
     width = f"network.{WIDTH[experiment.network.kind]}"

@@ -364,11 +364,12 @@ def deliver(x, source, out: Path | None) -> None:
 
 @contextmanager
 def remedy(how: str) -> Iterator[None]:
-    """Long work that is stopped, by Ctrl-C or by the disk, ends in a line that says how to go on."""
+    """Long work that is stopped, by a signal or by the disk, ends in a line that says how to go on."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
-        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        # and SIGTERM into an exit without a code, which would be success
+        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt) or stop.code is None:
             raise KeyboardInterrupt(f"stopped; {how}") from None
         raise
     except BrokenPipeError:
@@ -434,7 +435,7 @@ def aligned(table: list[list[str]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C or SIGTERM."""
     words = sys.argv[1:] if argv is None else argv
     try:
         if words[:1] == ["--version"]:

@@ -31,15 +31,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vadd import build, metrics
-from vadd.config import Experiment
+from vadd.config import Experiment, Sampling
 from vadd.errors import InputError
 from vadd.evaluate import BETTER, picture
 from vadd.judge import is_text
 from vadd.recipes import parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
+from vadd.scorer import require_scorer
 
 __all__ = ["compare", "plan"]
+
+# What evaluations were measured with that do not say so: they are of a version that had nothing else.
+EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": ""} | Sampling().model_dump(mode="json")
 
 
 def plan(experiment: Experiment, methods: list[str], seeds: int) -> dict[tuple[str, int], Experiment]:
@@ -103,7 +107,14 @@ def compare(
 
 
 def judged(experiment: Experiment, methods: list[str], source, out: Path) -> Experiment:
-    """The experiment with a scorer of samples of text: its own, or the first seed of the first method ar, if any."""
+    """The experiment with a scorer of samples of text: its own, or the first seed of the first method ar, if any.
+
+    Raises InputError for one of its own that is none, or of what is no text: hours before it is used.
+    """
+    if scorer := experiment.evaluation.scorer:
+        if not is_text(source):
+            raise InputError(f"a scorer judges text, and this data is none, got {scorer}; leave out evaluation.scorer")
+        require_scorer(scorer)
     own = next((method for method in methods if parsed(method)[0] == "ar"), None)
     if own is None or experiment.evaluation.scorer or not is_text(source):
         return experiment
@@ -188,11 +199,16 @@ def is_measured(run: Run) -> bool:
     """Whether the evaluation in the run is the one its configuration asks for."""
     if not (run.finished and run.evaluation.exists()):
         return False
-    of, found = run.experiment.evaluation, json.loads(run.evaluation.read_text())
+    of = run.experiment.evaluation
     asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
-    asked |= {"extractor": of.extractor, "scorer": of.scorer}
-    settings = {"extractor": "auto", "scorer": ""} | found["settings"]
-    return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= settings.items()
+    asked |= {"extractor": of.extractor, "extractor_weights": of.extractor_weights, "scorer": of.scorer}
+    asked |= run.experiment.sampling.model_dump(mode="json")
+    try:
+        found = json.loads(run.evaluation.read_text())
+        settings = EARLIER | found["settings"]
+        return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= settings.items()
+    except (ValueError, KeyError, TypeError):  # it is no evaluation
+        return False
 
 
 def awaits(run: Run, work: list[Run]) -> bool:

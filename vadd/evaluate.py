@@ -118,7 +118,10 @@ def changed(sampling: Sampling, changes: dict[str, object]) -> Sampling:
 
 
 def options_of(run: Run, sampling: Sampling) -> dict:
-    """The arguments of `vadd.sample` for it: three always, others where they are not its defaults."""
+    """The arguments of `vadd.sample` for it: three always, others where they are not its defaults. Of an autoregressive
+    model, what concerns steps and latents is left at its default."""
+    if run.experiment.objective.kind == "ar":
+        sampling = Sampling(temperature=sampling.temperature, top_p=sampling.top_p)
     grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid
     options = {"latents": sampling.latents, "grid": grid, "batch": run.experiment.evaluation.batch}
     if sampling.sampler != "ancestral":
@@ -139,7 +142,7 @@ def learned_grid(run: Run) -> LearnedGrid:
 
 def measure_grid(run: Run, model, source, latents: str, particles: int, proposal: str) -> None:
     """Learn the grid on training examples and write `grids.json`. Raises InputError for shared latents."""
-    x = torch.from_numpy(source.split("train")[:LEARNED_ON].astype(np.int64))
+    x = chosen(source.split("train"), LEARNED_ON)
     how = {"latents": latents, "particles": particles, "proposal": proposal}
     seed = run.experiment.seed
     grid = learn(model, x, **how, batch=run.experiment.evaluation.batch, generator=seeded(seed, 4))
@@ -197,19 +200,21 @@ def evaluate(
     of latents. `paper_delbo`: the particles of the paper's number, None for none.
 
     Raises:
-        InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text; `paper_delbo` of an
-            autoregressive model, which has no such objective.
+        InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text; `paper_delbo` or
+            `controls` of an autoregressive model, which has no such objective and no latents.
     """
     model, source = load(run)
     if paper_delbo is not None and not model.has_steps:
         raise InputError(f"{run.path} is autoregressive and has no objective of the paper; leave out --paper-delbo")
+    if controls and not model.has_steps:
+        raise InputError(f"{run.path} is autoregressive and has no latents to choose; leave out --controls")
     of = run.experiment
     steps = sorted(set(of.evaluation.steps if steps is None else steps))
     num = of.evaluation.num if num is None else num
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     sampling = changed(of.sampling, {"grid": grid})
-    if sampling.grid == "learned":
+    if sampling.grid == "learned" and model.has_steps:
         if progress:
             print(f"measuring the grids of {run.path.name}", flush=True)
         measure_grid(run, model, source, sampling.latents, particles, proposal)
@@ -229,7 +234,9 @@ def evaluate(
     each: dict[str, np.ndarray] = {}
     for T in told(steps, f"evaluating {run.path.name}", progress):
         if measured and not model.has_steps:  # whatever T, it is the same
-            measured[str(T)], each[str(T)] = measured[str(steps[0])], each[str(steps[0])]
+            measured[str(T)] = measured[str(steps[0])]
+            if costs is not None:
+                each[str(T)] = costs
             save(run, source, drawn, f"steps-{T}")
             continue
         drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
@@ -256,7 +263,8 @@ def evaluate(
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | sampling.model_dump(mode="json")
-        | {"batch": of.evaluation.batch, "extractor": extractor, "scorer": scorer},
+        | {"batch": of.evaluation.batch, "extractor": extractor, "scorer": scorer}
+        | {"extractor_weights": None if weights is None else str(weights)},
         "extractor": next((judge.extractor for judge in panel if judge.extractor), None),
         "used": {"samples": panel[0].num, "held_out": len(test)} | {name: len(x) for name, x in others.items()},
         "steps": measured,
@@ -272,7 +280,7 @@ def evaluate(
             for name, x in others.items()
         }
     if model.has_latents:
-        result["collapse"] = collapse(model, test[:1000], whole=of.objective.kind == "persistent")
+        result["collapse"] = collapse(model, test[rows_of(len(test), 1000)], whole=of.objective.kind == "persistent")
     if controls:
         result["controls"] = controlled(model, panel, steps, num, options, of.seed)
     if paper_delbo is not None:
@@ -308,19 +316,25 @@ def likelihood(
 
 def one_by_one(source, model, x, *how) -> dict[str, dict]:
     """The bound in the limit T → ∞, where every token is a network call: of as many examples as make 2^15 tokens, and of
-    none that have more than 1024 tokens each."""
+    none that have more than 1024 tokens each. Of an autoregressive model, the likelihood of all."""
     tokens = math.prod(model.shape)
-    if tokens > MOST_CALLS:
-        return {"nelbo": {"mean": None, "se": None, "examples": 0, "why": f"one by one are {tokens:,} network calls"}}
-    x = x[: max(2, 2**15 // tokens)]
+    if model.has_steps:
+        if tokens > MOST_CALLS:
+            why = f"one by one are {tokens:,} network calls"
+            return {"nelbo": {"mean": None, "se": None, "examples": 0, "why": why}}
+        x = x[rows_of(len(x), max(2, 2**15 // tokens))]
     told, costs = likelihood(model, x, math.inf, *how)
     return {"nelbo": {**told["nelbo"], "examples": len(x)}} | ({} if costs is None else perplexities(source, x, costs))
 
 
 def chosen(x: np.ndarray, num: int) -> torch.Tensor:
-    """`num` held-out examples, always the same: all over the file, which may be sorted."""
-    rows = np.arange(len(x)) if num >= len(x) else np.sort(np.random.default_rng(0).permutation(len(x))[:num])
-    return torch.from_numpy(x[rows].astype(np.int64))
+    """`num` examples, always the same."""
+    return torch.from_numpy(x[rows_of(len(x), num)].astype(np.int64))
+
+
+def rows_of(total: int, num: int) -> np.ndarray:
+    """`num` of `total` rows, or all, always the same ones, in order: all over the file, which may be sorted."""
+    return np.arange(total) if num >= total else np.sort(np.random.default_rng(0).permutation(total)[:num])
 
 
 def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:
@@ -400,7 +414,7 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
     each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1)
     z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
     active, kl = active_units(posterior), posterior.kl.mean().item()
-    by_t = usage(model, x[:200], completions=31, whole=whole, generator=seeded(1))
+    by_t = usage(model, x[rows_of(len(x), 200)], completions=31, whole=whole, generator=seeded(1))
     prior = torch.randn(z.shape, generator=seeded(2))
     return {
         "kl": kl,
@@ -419,7 +433,10 @@ def delbo_of_the_paper(model, x, particles: int, of, entropy: float | None) -> d
     rows = max(1, of.evaluation.batch // particles)
     generator = seeded(of.seed, 3)
     values = torch.cat(
-        [importance_weighted(model, part, particles, times=16, generator=generator) for part in x[:500].split(rows)]
+        [
+            importance_weighted(model, part, particles, times=16, generator=generator)
+            for part in x[rows_of(len(x), 500)].split(rows)
+        ]
     )
     found = mean_and_error(values)
     note = "the paper's training objective" + (", not a bound on -log p(x)" if model.has_latents else "")

@@ -63,6 +63,8 @@ def judges(
     serve this source, and for a scorer of what is no text.
     """
     if is_text(source):
+        if extractor in ("classifier", "inception"):
+            raise InputError(f"text is not judged in features, got --extractor {extractor}; leave that out")
         return [Texts(source, num, scorer)]
     if scorer is not None:
         raise InputError(f"a scorer judges text, and this data is none, got {scorer.name}; leave out the scorer")

@@ -86,7 +86,8 @@ class TokenLaw(NamedTuple):
             best = logits.argmax(-1, keepdim=True)
             return torch.full_like(logits, -math.inf, dtype=torch.float64).scatter(-1, best, 0.0)
         if self.temperature != 1:
-            logits = logits.double() / self.temperature
+            logits = logits.double()
+            logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # finite for any temperature
         if self.top_p < 1:
             p, order = torch.softmax(logits.double(), dim=-1).sort(dim=-1, descending=True, stable=True)
             beyond = p.cumsum(-1) - p >= self.top_p  # the token that crosses top_p is kept

@@ -32,10 +32,9 @@ from torch import Tensor
 
 from vadd.data import hub
 from vadd.errors import InputError
-from vadd.recipes import parsed
 from vadd.run import Run
 
-__all__ = ["CausalLM", "OwnAR", "Scorer", "scorer"]
+__all__ = ["CausalLM", "OwnAR", "Scorer", "require_scorer", "scorer"]
 
 HUB = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 ROWS = 4096  # tokens that pass a scorer at once: its logits have the vocabulary for each
@@ -59,18 +58,23 @@ def scorer(of: str, device: str | torch.device = "cpu") -> Scorer:
     of: a finished run directory of method ar, a Hugging Face directory of a causal language model, or one of HUB.
     Raises InputError if it is none of these, or cannot be loaded.
     """
+    require_scorer(of)
     config = Path(of) / "config.json"
     if not config.is_file():
-        if of in HUB and not Path(of).exists():
-            return CausalLM(of, device)
-        raise InputError(
-            f"there is no scorer {of!r}; give a run directory of method ar, a Hugging Face directory, or gpt2-large"
-        )
+        return CausalLM(of, device)
     try:
         found = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{config} is damaged: {error}; give another scorer") from None
     return own(Path(of)) if "recipe" in found else CausalLM(of, device)
+
+
+def require_scorer(of: str) -> None:
+    """Raises InputError if it is neither the name of a scorer nor the directory of one; loads nothing."""
+    if not (Path(of) / "config.json").is_file() and (of not in HUB or Path(of).exists()):
+        raise InputError(
+            f"there is no scorer {of!r}; give a run directory of method ar, a Hugging Face directory, or gpt2-large"
+        )
 
 
 @final
@@ -151,7 +155,7 @@ def own(path: Path) -> OwnAR:
 
     run = Run.open(path)
     of = run.experiment
-    if parsed(of.method)[0] != "ar":
+    if of.objective.kind != "ar":
         raise InputError(
             f"{path} is of method {of.method}, which knows no conditional of a token; give a run of method ar"
         )

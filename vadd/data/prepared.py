@@ -1,8 +1,8 @@
 """Texts made tokens once, and kept: a folder with a .npy a part, a manifest, and the tokenizer if it was trained here.
 
-A folder lies in $VADD_CACHE, else in ~/.cache/vadd/prepared. Its name is a function of what was asked for, so that another
-length or tokenizer is another folder. It is filled under another name and takes its own at the end, so there is no half
-of one, and of two processes that prepare the same the second uses what the first has made.
+A folder lies below `prepared` in $VADD_CACHE, else in ~/.cache/vadd. Its name is a function of what was asked for, so that
+another length or tokenizer is another folder. It is filled under another name and takes its own at the end, so there is no
+half of one, and of two processes that prepare the same the second uses what the first has made.
 
 The manifest says what it was made from: the tokenizer and the text by sha256, and each file with its size and time. What
 does not agree with it is refused, and never made again in silence: a model may have been trained on it. A file whose size
@@ -46,8 +46,7 @@ BLOCK = 2**20
 
 def folder_of(label: str, asked: dict[str, object]) -> Path:
     """Where what was asked for is or will be; the label is for people."""
-    named = os.environ.get("VADD_CACHE")
-    place = Path(named or "~/.cache/vadd/prepared").expanduser()
+    place = Path(os.environ.get("VADD_CACHE") or "~/.cache/vadd").expanduser() / "prepared"
     key = hashlib.sha256(json.dumps([VERSION, asked], sort_keys=True).encode()).hexdigest()
     return place / f"{label}-{key[:12]}"
 
