@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from vadd.evaluate import load, seeded
 from vadd.likelihood import PROPOSALS, bound
 from vadd.run import Run
+from vadd.use import load, seeded
 
 
 def main() -> None:

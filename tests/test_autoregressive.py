@@ -10,7 +10,7 @@ import torch
 from conftest import generator
 from safetensors.torch import save_file
 
-from vadd import Autoregressive, InputError, build, evaluate, nelbo, sample
+from vadd import Autoregressive, InputError, build, evaluate, nelbo, sample, use
 from vadd.compare import compare
 from vadd.config import CustomSource, DiT, Evaluation, Experiment, Latent, Sampling, Train
 from vadd.likelihood import bound
@@ -193,7 +193,7 @@ def test_it_is_trained_and_measured_like_the_other_methods(tmp_path):
     assert [set(line) for line in lines["valid"]] == 2 * [{"step", "split", "nll", "seconds"}]
 
     result = evaluate.evaluate(run, progress=False)
-    model, source = evaluate.load(run)
+    model, source = use.load(run)
     test = torch.from_numpy(source.split("test")[:6]).long()
     exact = -model.log_prob(test).double().sum(1)
     for T in ("1", "4"):
@@ -205,15 +205,15 @@ def test_it_is_trained_and_measured_like_the_other_methods(tmp_path):
     assert "collapse" not in result
     one, four = (np.load(run.samples / f"steps-{T}.npy", allow_pickle=False) for T in (1, 4))
     np.testing.assert_array_equal(one, four)
-    np.testing.assert_array_equal(evaluate.draw(run, num=3, steps=1), evaluate.draw(run, num=3, steps=9))
+    np.testing.assert_array_equal(use.draw(run, num=3, steps=1), use.draw(run, num=3, steps=9))
 
     begun = source.read("a ")
-    filled = evaluate.fill(run, given=begun, steps=1, num=2)
+    filled = use.fill(run, given=begun, steps=1, num=2)
     np.testing.assert_array_equal(filled[:, :2], np.repeat(begun, 2, 0)[:, :2])
     with pytest.raises(InputError, match="position 2 of row 0 after an open one"):
-        evaluate.fill(run, given=source.read("a_c"), steps=1)
+        use.fill(run, given=source.read("a_c"), steps=1)
     with pytest.raises(InputError, match=r"latent.dim 0: there is no z"):
-        evaluate.encode(run)
+        use.encode(run)
     with pytest.raises(InputError, match="leave out --paper-delbo"):
         evaluate.evaluate(run, paper_delbo=10)
     with pytest.raises(InputError, match="leave out --controls"):
@@ -221,7 +221,7 @@ def test_it_is_trained_and_measured_like_the_other_methods(tmp_path):
 
     # What concerns steps and latents changes nothing.
     others = {"grid": "learned", "latents": "shared", "sampler": "remask", "latent_temperature": 0.5}
-    np.testing.assert_array_equal(evaluate.draw(run, num=3, steps=1, **others), evaluate.draw(run, num=3, steps=1))
+    np.testing.assert_array_equal(use.draw(run, num=3, steps=1, **others), use.draw(run, num=3, steps=1))
     sampled = run.experiment.model_copy(update={"sampling": Sampling(**others)})
     run.write_json(run.config, sampled.model_dump(mode="json"))
     assert evaluate.evaluate(run, progress=False)["steps"] == result["steps"]
@@ -240,7 +240,7 @@ def test_a_saved_model_is_the_same_model(tmp_path):
     model = build.model(of, source.shape, source.vocab_size)
     save_file(model.state_dict(), run.weights)
     x = torch.from_numpy(source.split("test")).long()
-    assert torch.equal(evaluate.load(run)[0].log_prob(x), model.eval().log_prob(x))
+    assert torch.equal(use.load(run)[0].log_prob(x), model.eval().log_prob(x))
 
 
 def test_another_network_is_refused_in_one_sentence():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vadd import build, cli, evaluate, metrics
+from vadd import build, cli, evaluate, metrics, use
 from vadd.cli import main
 from vadd.config import MLP, Evaluation, Latent
 from vadd.data.source import tiled
@@ -186,11 +186,11 @@ def test_the_limit_of_many_steps_is_of_few_large_examples_and_of_none_that_are_t
 
 def test_fewer_examples_are_always_the_same_and_from_all_over_a_file_that_may_be_sorted(monkeypatch):
     x = np.arange(1000)[:, None]
-    few = evaluate.chosen(x, 100)
-    assert torch.equal(few, evaluate.chosen(x, 100))
+    few = use.chosen(x, 100)
+    assert torch.equal(few, use.chosen(x, 100))
     assert len(few.unique()) == 100
     assert torch.histc(few.double(), 5, 0, 1000).min() >= 10
-    assert torch.equal(evaluate.chosen(x, 5000), torch.from_numpy(x))
+    assert torch.equal(use.chosen(x, 5000), torch.from_numpy(x))
 
     seen = []
     monkeypatch.setattr(evaluate, "likelihood", lambda model, x, *how: (seen.append(x), ({"nelbo": {}}, None))[1])
@@ -208,7 +208,7 @@ def test_a_learned_grid_is_of_training_examples_from_all_over_the_file(tmp_path,
             return np.arange(10_000)[:, None]
 
     seen = []
-    monkeypatch.setattr(evaluate, "learn", lambda model, x, **how: seen.append(x) or SimpleNamespace(times=()))
+    monkeypatch.setattr(use, "learn", lambda model, x, **how: seen.append(x) or SimpleNamespace(times=()))
     run = Run.create(tmp_path / "run", recipe("toy.coins"))
-    evaluate.measure_grid(run, None, Sorted(), "fresh", 1, "mixture")
+    use.measure_grid(run, None, Sorted(), "fresh", 1, "mixture")
     assert torch.histc(seen[0].double(), 5, 0, 10_000).min() >= 50

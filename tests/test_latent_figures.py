@@ -10,7 +10,6 @@ from matplotlib.image import imread
 from safetensors.torch import save_file
 
 from vadd import InputError, build, latent_figures
-from vadd.evaluate import encode, load
 from vadd.latent import Replay
 from vadd.latent_figures import (
     PAIRS,
@@ -29,6 +28,7 @@ from vadd.latent_figures import (
 from vadd.overrides import override
 from vadd.recipes import recipe
 from vadd.run import Run
+from vadd.use import encode, load
 
 FEW = {"network.width": 16, "network.blocks": 1}
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vadd import InputError, build, recipes
-from vadd import evaluate as evaluation
+from vadd import InputError, build, recipes, use
 from vadd.cli import main
 from vadd.data import Lines
 from vadd.evaluate import evaluate
@@ -224,8 +223,8 @@ def run(tmp_path, monkeypatch):
 @pytest.fixture
 def own(monkeypatch, markov):
     """The weights of any run of method ar are this law."""
-    load = evaluation.load
-    monkeypatch.setattr(evaluation, "load", lambda of: (markov, Letters()) if of.path.name == "ar" else load(of))
+    load = use.load
+    monkeypatch.setattr("vadd.scorer.load", lambda of: (markov, Letters()) if of.path.name == "ar" else load(of))
 
 
 def test_an_evaluation_names_the_scorer_and_has_every_perplexity(run, own, markov, capsys):
@@ -235,7 +234,7 @@ def test_an_evaluation_names_the_scorer_and_has_every_perplexity(run, own, marko
     assert found["scorer"] == "toy.coins, method ar, seed 0, 2000 training steps"
     assert found["settings"]["scorer"] == "ar"
     assert found["used"] == {"samples": 20, "held_out": 25, "ptb": 25}
-    real = (evaluation.chosen(Letters().split("test"), 25) != PAD).sum().item()
+    real = (use.chosen(Letters().split("test"), 25) != PAD).sum().item()
     for T in ("1", "2"):
         of, total = found["steps"][T], found["steps"][T]["nelbo"]["mean"] * 25
         assert of["ppl"]["mean"] == pytest.approx(np.exp(total / real))

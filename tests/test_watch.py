@@ -13,9 +13,10 @@ from vadd import build
 from vadd.cli import main
 from vadd.config import MLP
 from vadd.data import Array, Cifar10, Digits, Ising, Mnist, Plane, Text
-from vadd.evaluate import draw, evaluate, fill
+from vadd.evaluate import evaluate
 from vadd.recipes import recipe
 from vadd.run import Run
+from vadd.use import draw, fill
 from vadd.watch import GREY, Watch, uncovered, view, write_animation
 
 

@@ -128,7 +128,7 @@ def sample(
     of, source = opened(run, out)
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
     changes |= {"latent_temperature": latent_temperature, "seed": seed}
-    from vadd.evaluate import draw
+    from vadd.use import draw
 
     start = np.full((num, *source.shape), -1)
     watched(lambda callback: draw(of, num=num, steps=steps, callback=callback, **changes), source, start, watch, out)
@@ -176,7 +176,7 @@ def fill(
         raise InputError(f"{given} leaves nothing to fill in; hide a part of it with --mask, e.g. --mask lower")
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
     changes |= {"latent_temperature": latent_temperature, "seed": seed, "num": num}
-    from vadd.evaluate import fill as completed
+    from vadd.use import fill as completed
 
     def filled(callback=None):
         return completed(of, given=known, steps=steps, callback=callback, **changes)
@@ -281,7 +281,7 @@ def encode(
     of, source = opened(run)
     if input is not None:
         source.read(input)
-    from vadd.evaluate import encode as encoded
+    from vadd.use import encode as encoded
 
     arrays = encoded(of, input=input, split=split)
     with atomic(out) as path:

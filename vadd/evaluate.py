@@ -4,34 +4,27 @@ Every distance stands beside its floor: the same distance between true data and 
 """
 
 import itertools
-import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from vadd import build, metrics
-from vadd.config import Sampling
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
-from vadd.grid import FINE, LearnedGrid, learn
 from vadd.judge import Judge, is_text, judges
 from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
-from vadd.overrides import replaced
 from vadd.run import Run, atomic, preview, write_samples
 from vadd.sample import LATENTS, ancestral, first_hitting, sample
 from vadd.schedule import Grid, time_grid
 from vadd.scorer import scorer as chosen_scorer
+from vadd.use import TEMPERED, changed, chosen, load, measure_grid, options_of, rows_of, seeded
 
-__all__ = ["BETTER", "draw", "encode", "evaluate", "fill", "load"]
-
-TEMPERED = ("temperature", "top_p", "latent_temperature")
-LEARNED_ON = 500  # training examples
+__all__ = ["BETTER", "evaluate"]
 
 MOST_CALLS = 1024  # of the network for the likelihood of one example
 BETTER = {
@@ -55,124 +48,6 @@ BETTER = {
     "density": "higher",
     "coverage": "higher",
 }
-
-
-def load(run: Run):
-    """(model with its averaged weights, on the run's device; source). Raises InputError if the run was never finished."""
-    run.require_finished()
-    experiment = run.experiment
-    source = build.source(experiment.source)
-    model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
-    try:
-        model.load_state_dict(load_file(run.weights))
-    except Exception as error:
-        raise InputError(
-            f"the weights in {run.weights} do not fit its config.json or its data ({type(error).__name__}); train it again"
-        ) from error
-    return model.to(build.device(experiment.train)).eval().requires_grad_(False), source
-
-
-def seeded(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-
-
-def draw(
-    run: Run,
-    *,
-    num: int,
-    steps: int,
-    seed: int = 0,
-    batch: int | None = None,
-    callback: Callable[[int, torch.Tensor], None] | None = None,
-    **changes: object,
-) -> np.ndarray:
-    """`num` samples in `steps` steps, (num, *shape) integers. `changes`: of the run's `Sampling`, None for none."""
-    model, _ = load(run)
-    options = options_of(run, changed(run.experiment.sampling, changes))
-    if batch is not None:
-        options["batch"] = batch
-    return sample(model, num, steps, generator=seeded(seed), callback=callback, **options).cpu().numpy()
-
-
-def fill(
-    run: Run,
-    *,
-    given: np.ndarray,
-    steps: int,
-    num: int = 1,
-    seed: int = 0,
-    callback: Callable[[int, torch.Tensor], None] | None = None,
-    **changes: object,
-) -> np.ndarray:
-    """Each row of `given` (N, *shape; -1: fill in) completed `num` times: (N * num, *shape). Given tokens are kept.
-    `changes`: of the run's `Sampling`, None for none."""
-    model, _ = load(run)
-    rows = torch.from_numpy(np.repeat(given, num, axis=0)).long()
-    options = options_of(run, changed(run.experiment.sampling, changes)) | {"callback": callback}
-    return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).cpu().numpy()
-
-
-def changed(sampling: Sampling, changes: dict[str, object]) -> Sampling:
-    """Raises InputError for a change that is not allowed."""
-    return replaced(sampling, {name: value for name, value in changes.items() if value is not None}, "sampling.")
-
-
-def options_of(run: Run, sampling: Sampling) -> dict:
-    """The arguments of `vadd.sample` for it: three always, others where they are not its defaults. Of an autoregressive
-    model, what concerns steps and latents is left at its default."""
-    if run.experiment.objective.kind == "ar":
-        sampling = Sampling(temperature=sampling.temperature, top_p=sampling.top_p)
-    grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid
-    options = {"latents": sampling.latents, "grid": grid, "batch": run.experiment.evaluation.batch}
-    if sampling.sampler != "ancestral":
-        options["step"] = build.sampler(sampling)
-    return options | {name: value for name in TEMPERED if (value := getattr(sampling, name)) != 1}
-
-
-def learned_grid(run: Run) -> LearnedGrid:
-    """Raises InputError if it was never measured, or what is there is none."""
-    measure = f"vadd evaluate {run.path} --grid learned"
-    if not run.grids.exists():
-        raise InputError(f"{run.path} has no learned grid yet; measure it with: {measure}")
-    try:
-        return LearnedGrid(tuple(map(tuple, json.loads(run.grids.read_text())["times"])))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{run.grids} holds no grids ({error}); measure them again with: {measure}") from None
-
-
-def measure_grid(run: Run, model, source, latents: str, particles: int, proposal: str) -> None:
-    """Learn the grid on training examples and write `grids.json`. Raises InputError for shared latents."""
-    x = chosen(source.split("train"), LEARNED_ON)
-    how = {"latents": latents, "particles": particles, "proposal": proposal}
-    seed = run.experiment.seed
-    grid = learn(model, x, **how, batch=run.experiment.evaluation.batch, generator=seeded(seed, 4))
-    run.write_json(run.grids, how | {"examples": len(x), "fine": FINE, "times": grid.times})
-
-
-@torch.no_grad()
-def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[str, np.ndarray]:
-    """The posterior of z given whole data points (everything masked): `mean` and `std` (N, d), `x`, `labels` if any.
-
-    Raises:
-        InputError: a model without latents, or input with tokens missing.
-    """
-    model, source = load(run)
-    if not model.has_latents:
-        raise InputError(
-            f"{run.path} has latent.dim 0: there is no z to encode into; train with --latent.dim 2 or more"
-        )
-    x = source.split(split) if input is None else source.read(input)
-    if (np.asarray(x, dtype=np.int64) < 0).any():
-        raise InputError(f"encode needs whole data points, but {input} leaves tokens open")
-    rows = torch.from_numpy(np.asarray(x, dtype=np.int64)).to(model.device)
-    means, stds = [], []
-    for part in rows.split(run.experiment.evaluation.batch):
-        posterior = encoded(model, part, generator=seeded(0))
-        means.append(torch.cat([r.mean.flatten(1) for r in posterior.approximations], 1))
-        stds.append(torch.cat([r.log_std.exp().flatten(1) for r in posterior.approximations], 1))
-    arrays = {"mean": torch.cat(means).cpu().numpy(), "std": torch.cat(stds).cpu().numpy(), "x": np.asarray(x)}
-    labels = source.labels(split) if input is None else None
-    return arrays if labels is None else {**arrays, "labels": labels}
 
 
 def evaluate(
@@ -325,16 +200,6 @@ def one_by_one(source, model, x, *how) -> dict[str, dict]:
         x = x[rows_of(len(x), max(2, 2**15 // tokens))]
     told, costs = likelihood(model, x, math.inf, *how)
     return {"nelbo": {**told["nelbo"], "examples": len(x)}} | ({} if costs is None else perplexities(source, x, costs))
-
-
-def chosen(x: np.ndarray, num: int) -> torch.Tensor:
-    """`num` examples, always the same."""
-    return torch.from_numpy(x[rows_of(len(x), num)].astype(np.int64))
-
-
-def rows_of(total: int, num: int) -> np.ndarray:
-    """`num` of `total` rows, or all, always the same ones, in order: all over the file, which may be sorted."""
-    return np.arange(total) if num >= total else np.sort(np.random.default_rng(0).permutation(total)[:num])
 
 
 def gap(source, x: np.ndarray, costs: np.ndarray) -> dict[str, dict]:

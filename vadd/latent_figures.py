@@ -31,11 +31,11 @@ from matplotlib.ticker import MaxNLocator
 
 from vadd.data import Lines, Picture, Rows, Source
 from vadd.errors import InputError
-from vadd.evaluate import encode, load
 from vadd.figures import KNOWN, LIGHT, OTHERS, png
 from vadd.latent import Replay
 from vadd.model import MaskedDiffusion
 from vadd.run import Run, atomic, require_folder
+from vadd.use import encode, load
 
 __all__ = ["correlation", "decode", "draw_latents", "principal"]
 
@@ -148,7 +148,7 @@ def put(path: Path, content: bytes | str) -> Path:
 
 
 def encoded(run: Run, source: Source, *, split: str, input: str | None, seed: int) -> Encoded:
-    """At most EXAMPLES of them. Raises InputError for a single one, or as `evaluate.encode` does."""
+    """At most EXAMPLES of them. Raises InputError for a single one, or as `use.encode` does."""
     found = encode(run, input=input, split=split)
     num = len(found["x"])
     if num < 2:

@@ -33,6 +33,7 @@ from torch import Tensor
 from vadd.data import hub
 from vadd.errors import InputError
 from vadd.run import Run
+from vadd.use import load
 
 __all__ = ["CausalLM", "OwnAR", "Scorer", "require_scorer", "scorer"]
 
@@ -151,7 +152,6 @@ class OwnAR:
 
 def own(path: Path) -> OwnAR:
     """The scorer in a run directory. Raises InputError if it is of another method, not of text, or was never finished."""
-    from vadd.evaluate import load  # which knows the judges, and they the scorers
 
     run = Run.open(path)
     of = run.experiment
