@@ -34,7 +34,8 @@ def mnist() -> Experiment:
     """An MLP: in minutes on two cores a UNet sees too few images."""
     return Experiment(
         recipe="image.mnist",
-        about="MNIST at 28 x 28, black or white, MLP over all pixels; 6000 steps of 128, 4 to 6 minutes on one core",
+        about="MNIST at 28 x 28, black or white, MLP over all pixels; 6000 steps of 128, 4 to 6 minutes on one core; "
+        "nelbo 92 in 1 step, masked diffusion 207, persistent 88",
         source=MnistSource(form="threshold"),
         latent=Latent(dim=32),
         network=MLP(width=512, embedding=2),
