@@ -221,8 +221,7 @@ def shares(runs: int, jobs: int | None) -> tuple[int, dict[str, str]]:
     """How many of the runs go on at a time, and the environment that gives each its share of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(runs, jobs or cores)
-    # Threads that wait by spinning make a run many times slower where other work is on the same cores.
-    return jobs, os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "OMP_WAIT_POLICY": "PASSIVE"}
+    return jobs, os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
 
 
 def train_all(work: list[Run], jobs: int | None) -> None:
