@@ -1,5 +1,6 @@
 """The DiT: uniform at first, every parameter in use, order by rotation alone, padding without effect."""
 
+import itertools
 import math
 
 import pytest
@@ -161,19 +162,61 @@ def test_the_parameters_that_read_z_are_all_that_differs_from_masked_diffusion()
 
 
 @torch.no_grad()
-def test_slots_enter_as_vectors_that_every_position_attends_to_and_each_counts():
-    model = perturbed(tiny(slots=3)).eval()
-    assert model.denoiser.latents == ((3, 3),)
+def test_one_z_for_all_positions_cannot_say_where_before_anything_is_revealed_and_slots_can():
     x_t, t = torch.full((2, 6), 5), torch.ones(2)
-    z = torch.randn(2, 3, 3, generator=generator(1))
+    model = perturbed(tiny()).eval()
+    logits = model.logits(x_t, t, Replay(torch.randn(2, 3, generator=generator(1))))
+    assert torch.allclose(logits, logits[:, :1].expand_as(logits), atol=1e-5)
+    model = perturbed(tiny(slots=3)).eval()
+    logits = model.logits(x_t, t, Replay(torch.randn(2, 3, 3, generator=generator(1))))
+    for i, j in itertools.combinations(range(6), 2):
+        assert (logits[:, i] - logits[:, j]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("slots", "window"), [(1, 6), (2, 3), (3, 2), (6, 1)])
+def test_a_slot_enters_its_own_window_and_reaches_all_others_by_attention(slots, window):
+    model = perturbed(tiny(slots=slots)).eval()
+    assert model.denoiser.latents == ((slots, 3),)
+    x_t, t = torch.full((2, 6), 5), torch.ones(2)
+    z = torch.randn(2, slots, 3, generator=generator(1))
+    entered = []
+    model.denoiser.dit.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
     before = model.logits(x_t, t, Replay(z))
-    for slot in range(3):
+    for slot in range(slots):
         other = z.clone()
         other[:, slot] += 1
-        assert ((model.logits(x_t, t, Replay(other)) - before).abs().amax(-1) > 1e-6).all()
-    assert not torch.allclose(model.logits(x_t, t, Replay(z.flip(1))), before)  # which slot says it matters
+        after = model.logits(x_t, t, Replay(other))
+        assert ((after - before).abs().amax(-1) > 1e-6).all()
+        moved = (entered[-1] - entered[0]).abs().amax((0, 2)) > 0
+        assert moved.tolist() == [i // window == slot for i in range(6)]
     assert not any("condition.latent" in name for name, _ in model.denoiser.named_parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("slots", "window"), [(2, 3), (3, 2), (6, 1)])
+def test_the_features_of_a_slot_are_read_from_the_tokens_and_the_mask_of_its_window(slots, window):
+    model = tiny(slots=slots)  # untrained: blocks are the identity, so that windows do not see each other
+    x, masked = tokens(), half(tokens())
+    parts = model.posterior(x, masked, torch.ones(4)).features.view(4, slots, -1)
+    for i in range(6):
+        changed, flipped = x.clone(), masked.clone()
+        changed[:, i] = (x[:, i] + 1) % 5
+        flipped[:, i] = ~masked[:, i]
+        for other in ((changed, masked), (x, flipped)):
+            after = model.posterior(*other, torch.ones(4)).features.view(4, slots, -1)
+            moved = (after - parts).abs().amax((0, 2)) > 0
+            assert moved.tolist() == [slot == i // window for slot in range(slots)]
+
+
+def test_slots_are_shared_maps_and_must_leave_none_without_a_position():
+    model = tiny(slots=3)
+    assert model.heads[0].linear.out_features == 2 * 3
     assert tiny(latent_dim=0, slots=3).denoiser.latents == ()
+    assert tiny((7,), slots=3).logits(torch.full((1, 7), 5), torch.ones(1)).shape == (1, 7, 5)
+    assert tiny((7,), slots=3).posterior(tokens((7,)), tokens((7,)) < 3, torch.ones(4)).features.shape == (4, 48)
+    with pytest.raises(InputError, match="cut 6 tokens into windows, got 4"):
+        tiny(slots=4)
 
 
 @torch.no_grad()
@@ -210,20 +253,20 @@ def test_a_text_means_the_same_wherever_it_stands(latent_dim):
 @torch.no_grad()
 @pytest.mark.parametrize(("latent_dim", "slots"), [(0, 0), (3, 0), (3, 2)])
 def test_however_much_padding_follows_the_logits_and_the_posterior_are_the_same(latent_dim, slots):
-    longer = perturbed(tiny((11,), 5, latent_dim, slots=slots, pad=0)).eval()
+    longer = perturbed(tiny((12,), 5, latent_dim, slots=2 * slots, pad=0) ).eval()  # windows of the same size
     shorter = tiny((6,), 5, latent_dim, slots=slots, pad=0).eval()
     shorter.load_state_dict(longer.state_dict())
     text, masked = 1 + tokens(vocab_size=4), half(tokens())
     masked[:, 0] = True
-    x, M = (torch.nn.functional.pad(a, (0, 5)) for a in (text, masked))
+    x, M = (torch.nn.functional.pad(a, (0, 6)) for a in (text, masked))
     x_t, t = text.masked_fill(masked, 5), torch.ones(4)
-    logits = longer.logits(torch.nn.functional.pad(x_t, (0, 5)), t, Mode())
+    logits = longer.logits(torch.nn.functional.pad(x_t, (0, 6)), t, Mode())
     assert torch.allclose(logits[:, :6], shorter.logits(x_t, t, Mode()), atol=1e-5)
     if latent_dim:
         features = shorter.posterior(text, masked, t).features
-        assert torch.allclose(longer.posterior(x, M, t).features, features, atol=1e-5)
+        assert torch.allclose(longer.posterior(x, M, t).features[:, : features.shape[1]], features, atol=1e-5)
         M[:, 6:] = True  # masked padding is not pooled over either
-        assert torch.allclose(longer.posterior(x, M, t).features, features, atol=1e-5)
+        assert torch.allclose(longer.posterior(x, M, t).features[:, : features.shape[1]], features, atol=1e-5)
 
 
 @torch.no_grad()
@@ -271,9 +314,8 @@ def test_a_token_at_an_unmasked_position_changes_what_recognition_sees(slots):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("slots", [0, 2])
-def test_the_adaln_of_masked_positions_is_inert_where_nothing_is_masked_and_nowhere_else(slots):
-    recognition = perturbed(DiTRecognition((6,), 5, **TINY, slots=slots)).eval()
+def test_the_adaln_of_masked_positions_is_inert_where_nothing_is_masked_and_nowhere_else():
+    recognition = perturbed(DiTRecognition((6,), 5, **TINY)).eval()
     x, masked = tokens(), half(tokens())
     masked[0], masked[1] = False, True
     seen = []
@@ -375,7 +417,7 @@ def text(network=None, method="vadd", **latent):
 def test_an_experiment_builds_it():
     model = build.model(text(slots=2), (6,), 5, pad=0)
     assert model.denoiser.latents == ((2, 3),)
-    assert model.heads[0].shape == (2, 3)
+    assert model.heads[0].linear.out_features == 2 * 3
     assert model.denoiser.pad == model.recognition.pad == 0
     assert build.model(text(method="mdm", slots=2), (6,), 5).denoiser.latents == ()
     with pytest.raises(InputError, match=r"latent.slots needs a network of kind dit, and toy.ising has mlp"):

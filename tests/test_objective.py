@@ -69,5 +69,6 @@ def test_with_one_particle_the_importance_weighted_objective_is_the_objective_in
 
 def test_the_kl_weight_rises_linearly_or_in_cycles_and_stays_at_one():
     assert [kl_weight(step, 10) for step in (0, 5, 10, 99)] == [0, 0.5, 1, 1]
+    assert [kl_weight(step, 10, power=3) for step in (0, 5, 10, 99)] == [0, 0.125, 1, 1]
     assert kl_weight(0, 0) == 1
     assert [kl_weight(step, 8, cycles=2) for step in range(9)] == [0, 0.5, 1, 1, 0, 0.5, 1, 1, 1]

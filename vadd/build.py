@@ -113,7 +113,12 @@ def model(
         denoiser = Denoiser(shape, vocab_size, dim, **size)
         recognition = Recognition(shape, vocab_size, **size) if dim else None
         return MaskedDiffusion(
-            shape, masking(experiment, vocab_size), denoiser, recognition, sees_mask=experiment.latent.sees_mask
+            shape,
+            masking(experiment, vocab_size),
+            denoiser,
+            recognition,
+            sees_mask=experiment.latent.sees_mask,
+            sharp=experiment.latent.sharp,
         )
 
 

@@ -179,7 +179,8 @@ class Latent(Frozen):
     """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
 
     dim: int = Field(2, ge=0)
-    slots: int = Field(0, ge=0, description="DiT only: above 0, that many latents of `dim` numbers each")
+    slots: int = Field(0, ge=0, description="DiT only: above 0, a z of `dim` numbers for each of that many windows")
+    sharp: bool = Field(False, description="before training the posterior tells examples apart, rather than be the prior")
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 
@@ -194,6 +195,7 @@ class Objective(Frozen):
     kl_warmup: float = Field(
         0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0 to 1"
     )
+    kl_power: float = Field(1.0, gt=0, description="it rises as (step / warm-up)^power")
     kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing")
     particles: int = Field(1, ge=1, description="delbo only: above 1, the importance-weighted objective")

@@ -40,19 +40,25 @@ class Recognition(Protocol):
 
 
 class Head(nn.Module):
-    """Features to the mean and log σ of one latent. σ starts at 1 and stays within e^±7, for a finite KL."""
+    """Features to the mean and log σ of one latent, (B, *shape). σ starts at 1, means near 0, so that the KL is small;
+    `sharp`: σ at e^-2, means far apart. It stays within e^±7, for a finite KL.
 
-    def __init__(self, features: int, shape: tuple[int, ...]):
+    The vectors of a latent of several, (S, d), share one map; each has its part of the features."""
+
+    def __init__(self, features: int, shape: tuple[int, ...], sharp: bool = False):
         super().__init__()
-        self.shape = shape
-        self.linear = nn.Linear(features, 2 * torch.Size(shape).numel())
+        *self.parts, dim = shape
+        self.linear = nn.Linear(features // torch.Size(self.parts).numel(), 2 * dim)
         nn.init.zeros_(self.linear.bias)
         with torch.no_grad():
-            self.linear.weight.mul_(0.1)
+            if sharp:
+                self.linear.bias[dim:] = -2.0
+            else:
+                self.linear.weight.mul_(0.1)
 
     def forward(self, features: Tensor, context: Tensor | None = None) -> Gaussian:
-        mean, log_std = self.linear(features).float().chunk(2, dim=-1)
-        return Gaussian(mean.unflatten(-1, self.shape), (7 * torch.tanh(log_std / 7)).unflatten(-1, self.shape))
+        mean, log_std = self.linear(features.unflatten(-1, (*self.parts, -1))).float().chunk(2, dim=-1)
+        return Gaussian(mean, 7 * torch.tanh(log_std / 7))
 
 
 @final
@@ -73,6 +79,7 @@ class MaskedDiffusion(nn.Module):
         recognition: nn.Module | None = None,
         *,
         sees_mask: bool = True,
+        sharp: bool = False,
     ):
         super().__init__()
         if denoiser.latents and recognition is None:
@@ -80,7 +87,7 @@ class MaskedDiffusion(nn.Module):
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
-        self.heads = nn.ModuleList(Head(recognition.features, z) for z in denoiser.latents)
+        self.heads = nn.ModuleList(Head(recognition.features, z, sharp) for z in denoiser.latents)
 
     @property
     def device(self) -> torch.device:

@@ -93,7 +93,7 @@ class Training(lightning.LightningModule):
         noise = torch.Generator().manual_seed(seed_of(seed, NOISE, step, 1 + self.global_rank))
         seed_dropout(seed_of(seed, NOISE, step, 1 + self.global_rank, 1), self.device)
         warmup = round(of.kl_warmup * self.experiment.train.steps)
-        weight = kl_weight(step, warmup, cycles=of.kl_cycles)
+        weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles)
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         if of.kind == "ar":

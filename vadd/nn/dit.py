@@ -13,9 +13,11 @@ Order is known by rotation alone (Su et al. 2021, arXiv 2104.09864): pairs of nu
 by i times frequencies from 1 down to 1/BASE, so that attention depends on differences of positions, and the parameters on
 no length. Attention is torch's own.
 
-`slots` > 0 is another way for z to enter: z is that many vectors, each of which becomes one more vector at the head of the
-sequence, in no position, that all positions attend to; c is then without z. The recognition has as many learned queries
-there, and reads its features from them.
+Rotation and one z for all positions cannot say *where*: before anything is revealed all positions look alike, so μ is the
+same at each, whatever z is. `slots` > 0 is the other way for z to enter: the sequence is cut into that many windows, each
+has a vector of its own, and a linear map makes of it one vector a position of the window, which is added to the embedding;
+c is then without z. The recognition is a transformer over windows, each a linear map of its tokens and of M, and so costs
+little. One slot is a z for the whole sequence, as many as positions are one each; the maps are the same in all windows.
 
 The token `pad` is not attended to where it can be seen: what is computed at the other positions does not depend on how
 much of it follows.
@@ -47,16 +49,24 @@ def zero(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def window(shape: tuple[int, ...], slots: int) -> int:
+    """Positions a slot has; raises InputError if that leaves a slot without any."""
+    length = torch.Size(shape).numel()
+    each = -(-length // slots)
+    if (slots - 1) * each >= length:
+        raise InputError(f"latent.slots must cut {length} tokens into windows, got {slots}; try one that divides {length}")
+    return each
+
+
 def embedding(num: int, width: int) -> nn.Embedding:
     layer = nn.Embedding(num, width)
     nn.init.normal_(layer.weight, std=width**-0.5)
     return layer
 
 
-def angles(length: int, dim: int, before: int) -> Tensor:
-    """cos and sin by which positions 0..length-1 turn, (2, before + length, dim/2); those `before` do not turn."""
-    position = torch.cat([torch.zeros(before), torch.arange(length)])
-    angle = position[:, None] * BASE ** (-torch.arange(0, dim, 2) / dim)
+def angles(length: int, dim: int) -> Tensor:
+    """cos and sin by which positions 0..length-1 turn, (2, length, dim/2)."""
+    angle = torch.arange(length)[:, None] * BASE ** (-torch.arange(0, dim, 2) / dim)
     return torch.stack([angle.cos(), angle.sin()])
 
 
@@ -70,15 +80,11 @@ def modulated(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, normed, 1 + scale)
 
 
-def attended(tokens: Tensor, pad: int | None, before: int) -> Tensor | None:
-    """The keys that attention may use, (B, 1, 1, before + L); None, which is faster, for all.
-
-    Where there is nothing but padding it is attended to, since attention needs something.
+def keys_of(real: Tensor | None) -> Tensor | None:
+    """The keys that attention may use, (B, 1, 1, L), of the positions (B, L) that are not padding; None, which is faster,
+    for all. Where there is nothing but padding it is attended to, since attention needs something.
     """
-    if pad is None:
-        return None
-    real = F.pad(tokens != pad, (before, 0), value=True)
-    return (real | ~real.any(1, keepdim=True))[:, None, None]
+    return None if real is None else (real | ~real.any(1, keepdim=True))[:, None, None]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None, causal: bool) -> Tensor:
@@ -151,7 +157,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """Embeddings (B, before + L, width), under a condition (B or 1, 1, condition) -> as many features, normalised."""
+    """Embeddings (B, L, width), under a condition (B or 1, 1, condition) -> as many features, normalised."""
 
     def __init__(
         self,
@@ -162,7 +168,6 @@ class DiT(nn.Module):
         heads: int,
         condition: int,
         dropout: float,
-        before: int = 0,
         causal: bool = False,
         marked: bool = False,
     ):
@@ -171,8 +176,8 @@ class DiT(nn.Module):
             raise InputError(
                 f"width must be a multiple of {2 * heads}, twice the {heads} heads, for rotary positions, got {width}"
             )
-        self.length = before + length
-        self.register_buffer("turn", angles(length, width // heads, before), persistent=False)
+        self.length = length
+        self.register_buffer("turn", angles(length, width // heads), persistent=False)
         self.blocks = nn.ModuleList(
             Block(width, heads, condition, dropout, causal=causal, marked=marked) for _ in range(blocks)
         )
@@ -248,10 +253,10 @@ class DiTDenoiser(nn.Module):
         self.embed = embedding(vocab_size + 1, width)
         self.condition = Condition(condition, time=time, latent_dim=0 if self.slots else latent_dim, width=width)
         if self.slots:
-            self.enter_latent = nn.Linear(latent_dim, width, bias=False)
-            self.slot = nn.Parameter(torch.randn(slots, width) * width**-0.5)
+            self.enter_latent = nn.Linear(latent_dim, window(shape, slots) * width, bias=False)
+            nn.init.normal_(self.enter_latent.weight, std=latent_dim**-0.5)  # far above the mask's, which it shall displace
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
-        self.dit = DiT(torch.Size(shape).numel(), before=self.slots, causal=causal, **size)
+        self.dit = DiT(torch.Size(shape).numel(), causal=causal, **size)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         if tie:
             self.weight = None
@@ -278,19 +283,21 @@ class DiTDenoiser(nn.Module):
             zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
             z = draw((zeros, zeros))  # p(z) = N(0, I): mean and log σ
         if self.slots:
-            h, z = torch.cat([self.slot + self.enter_latent(z), h], dim=1), None
-        h = self.dit(h, self.condition(t, z), attended(tokens, self.pad, self.slots), cache=cache)
-        h = h[:, self.slots :].unflatten(1, x_t.shape[1:])  # (B, *D, width)
+            h, z = h + self.enter_latent(z).unflatten(2, (-1, h.shape[2])).flatten(1, 2)[:, : h.shape[1]], None
+        real = None if self.pad is None else tokens != self.pad
+        h = self.dit(h, self.condition(t, z), keys_of(real), cache=cache)
+        h = h.unflatten(1, x_t.shape[1:])  # (B, *D, width)
         weight = self.embed.weight[:-1] if self.weight is None else self.weight
         return F.linear(h if at is None else h[at], weight, self.bias)
 
 
 class DiTRecognition(nn.Module):
-    """(x, M) -> features (B, width): the mean over the masked positions that are not padding, zeros if there are none. With
-    `slots`, features (B, slots · width): what as many learned queries read.
+    """(x, M) -> features (B, width): the mean over the masked positions that are not padding, zeros if there are none.
 
     M enters by an adaLN of its own, in every block: at masked positions, and nowhere else, shift and scale change by what
     a linear map makes of R_φ, one learned vector that the blocks share. (`tie` is the denoiser's: there is no output here.)
+
+    With `slots`, features (B, slots · width), those of each window. R_φ is then added to the embeddings at masked positions.
     """
 
     def __init__(
@@ -314,20 +321,27 @@ class DiTRecognition(nn.Module):
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.condition = Condition(condition, time=time)
-        self.R = nn.Parameter(torch.randn(condition))
-        if slots:
-            self.query = nn.Parameter(torch.randn(slots, width) * width**-0.5)
+        self.R = nn.Parameter(torch.randn(condition) if not slots else torch.randn(width) * width**-0.5)
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
-        self.dit = DiT(torch.Size(shape).numel(), before=slots, marked=True, **size)
+        if slots:
+            self.enter = nn.Linear(window(shape, slots) * width, width)
+        self.dit = DiT(slots or torch.Size(shape).numel(), marked=not slots, **size)
 
     def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
         tokens, M = x.flatten(1), masked.flatten(1)
-        h = self.embed(tokens)
+        h, c = self.embed(tokens), self.condition(t)
+        real = None if self.pad is None else tokens != self.pad
         if self.slots:
-            h = torch.cat([self.query.expand(len(x), -1, -1), h], dim=1)
-        marks = self.R, F.pad(M, (self.slots, 0))[..., None].to(h.dtype)
-        h = self.dit(h, self.condition(t), attended(tokens, self.pad, self.slots), marks)
-        if self.slots:
-            return h[:, : self.slots].flatten(1)  # (B, slots * width)
-        real = (M if self.pad is None else M & (tokens != self.pad))[..., None].to(h.dtype)
-        return (h * real).sum(1) / real.sum(1).clamp(min=1)  # (B, width)
+            h = h + M[..., None] * self.R
+            if real is not None:
+                h, real = h * real[..., None], self.windows(real).any(2)
+            h = self.dit(self.enter(self.windows(h).flatten(2)), c, keys_of(real))
+            return h.flatten(1)  # (B, slots * width)
+        h = self.dit(h, c, keys_of(real), (self.R, M[..., None].to(h.dtype)))
+        pooled = (M if real is None else M & real)[..., None].to(h.dtype)
+        return (h * pooled).sum(1) / pooled.sum(1).clamp(min=1)  # (B, width)
+
+    def windows(self, h: Tensor) -> Tensor:
+        """(B, L, ...) -> (B, slots, window, ...), filled up with zeros."""
+        short = -h.shape[1] % self.slots
+        return F.pad(h, (*[0, 0] * (h.dim() - 2), 0, short)).unflatten(1, (self.slots, -1))
