@@ -21,7 +21,7 @@ from vadd import (
     stratified_times,
 )
 from vadd.likelihood import quadrature
-from vadd.objective import importance_weighted, persistent
+from vadd.objective import importance_weighted, persistent, reweighted, step_aware
 from vadd.sample import categorical
 
 SCHEDULES = [Linear(), Cosine(), Polynomial(2.0), Geometric()]
@@ -126,13 +126,18 @@ def test_with_one_particle_it_is_the_evidence_lower_bound_by_hand():
 
 
 @torch.no_grad()
-def test_the_persistent_objective_is_the_bound_of_the_sampler_with_fixed_latents():
-    model, T = small_model((3,), 3, 2), 3
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()])
+@pytest.mark.parametrize(
+    ("one_step", "latents", "proposal"),
+    [(persistent, "fixed", "recognition"), (reweighted, "fresh", "recognition"), (step_aware, "fresh", "step")],
+)
+def test_an_objective_of_one_step_is_the_bound_of_the_sampler(one_step, latents, proposal, schedule):
+    model, T = small_model((3,), 3, 2, schedule=schedule), 3
     x = everything(model).repeat(1000, 1)
     i = torch.randint(1, T + 1, (len(x),), generator=generator(1)).double()
     steps = torch.full((len(x),), T)
-    loss, _ = persistent(model, x, i / T, (i - 1) / T, steps, generator=generator(2))
-    bound = nelbo(model, x, T, latents="fixed", generator=generator(3))
+    loss, _ = one_step(model, x, i / T, (i - 1) / T, steps, generator=generator(2))
+    bound = nelbo(model, x, T, latents=latents, proposal=proposal, generator=generator(3))
     error = (loss.var() + bound.var()).sqrt().item() / len(x) ** 0.5
     assert loss.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
 

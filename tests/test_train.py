@@ -105,7 +105,7 @@ def test_the_seed_decides_the_weights(tmp_path):
     assert not same(one, other)
 
 
-@pytest.mark.parametrize("method", ["vadd", "mdm", "persistent"])
+@pytest.mark.parametrize("method", ["vadd", "mdm", "persistent", "reweighted", "step-aware"])
 def test_every_parameter_is_trained(tmp_path, method):
     experiment = small(method, steps=20)
     before = build.model(experiment, (2,), 2).state_dict()

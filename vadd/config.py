@@ -188,10 +188,11 @@ class Latent(Frozen):
 
 
 class Objective(Frozen):
-    """The loss. `delbo`: the paper's. `persistent`: one z for all steps, its KL paid once (docs/method.md). `ar`: the exact
-    likelihood of an autoregressive model, with a DiT."""
+    """The loss (vadd.objective). `delbo`: the paper's. `persistent`: one z for all steps, its KL paid once. `reweighted`,
+    `step-aware`: fresh z, trained by the bound of a sampler of T steps. `ar`: the exact likelihood of an autoregressive
+    model, with a DiT."""
 
-    kind: Literal["delbo", "persistent", "ar"] = "delbo"
+    kind: Literal["delbo", "persistent", "reweighted", "step-aware", "ar"] = "delbo"
     kl_warmup: float = Field(
         0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0 to 1"
     )
@@ -202,7 +203,7 @@ class Objective(Frozen):
     steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2, 4, 8, 16, 64),
         min_length=1,
-        description="persistent only: numbers of steps T that are trained, drawn evenly",
+        description="of persistent, reweighted, step-aware: numbers of steps T that are trained, drawn evenly",
     )
 
 

@@ -11,12 +11,14 @@ The paper's objective (DELBO, Eq. 9 of arXiv 2505.17384), with the KL weight λ 
 With latents and λ = 1 this can lie below the entropy of the data (docs/method.md has two coins that show it), because it
 pays for z once where T steps pay T times. Without latents it is the bound of MDLM and MD4.
 
-The persistent objective keeps one z for all T steps: r sees the whole of x (M is everything) and its KL is paid once,
+Three others look at one step of a sampler of T steps, from t = i/T to s = (i-1)/T, i uniform in 1..T, and are at λ = 1
+bounds on -log p^{(T)}(x) of that sampler (docs/likelihood.md). Each masked token is revealed with probability r = r(t, s):
 
-    E_r [ T r(t, s) (-log_likelihood) ] + λ kl,      t = i/T, s = (i-1)/T, i uniform in 1..T,
+    persistent    T r (-log_likelihood) + λ kl                              one z for all steps, r_φ sees all of x as masked
+    reweighted    T [r (-log_likelihood) + (1 - (1-r)^{|M|}) λ kl]          a z for each step that reveals anything
+    step-aware    T [-log_likelihood of U + 1{U ≠ ∅} λ kl]                  the same, r_φ sees of M only the revealed U
 
-which at λ = 1 bounds -log p^{(T)}(x) of the sampler that draws z once (docs/likelihood.md); with a linear schedule
-T r(t, s) = w(t).
+With a linear schedule T r = w(t): the reweighted objective is the paper's with a larger weight for the KL.
 
 With K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (Burda et al. 2016, arXiv 1509.00519),
 
@@ -47,6 +49,8 @@ __all__ = [
     "log_mu",
     "objective",
     "persistent",
+    "reweighted",
+    "step_aware",
     "terms",
     "token_log_mu",
 ]
@@ -130,6 +134,48 @@ def persistent(
     now = terms(model, x, x_t, t, whole=True, generator=generator)
     weight = steps * masking.reveal_probability(t, s)
     return kl_weight * now.kl.clamp(min=free_bits) - weight * now.log_likelihood, now
+
+
+def reweighted(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    s: Float[Tensor, " B"],
+    steps: Int[Tensor, " B"],
+    *,
+    kl_weight: float = 1.0,
+    free_bits: float = 0.0,
+    generator=None,
+) -> tuple[Float[Tensor, " B"], Terms]:
+    """The reweighted objective for the step from t to s of a sampler of T = `steps` steps, with its terms."""
+    masking = model.masking
+    x_t = masking.corrupt(x, t, generator)
+    now = terms(model, x, x_t, t, generator=generator)
+    r = masking.reveal_probability(t, s)
+    paid = 1 - (1 - r) ** now.masked  # the probability that the step reveals anything
+    return steps * (kl_weight * paid * now.kl.clamp(min=free_bits) - r * now.log_likelihood), now
+
+
+def step_aware(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    s: Float[Tensor, " B"],
+    steps: Int[Tensor, " B"],
+    *,
+    kl_weight: float = 1.0,
+    free_bits: float = 0.0,
+    generator=None,
+) -> tuple[Float[Tensor, " B"], Terms]:
+    """The step-aware objective for the step from t to s of a sampler of T = `steps` steps; its terms are those of U."""
+    masking = model.masking
+    x_t = masking.corrupt(x, t, generator)
+    masked, revealed = masking.is_masked(x_t), masking.reveal_set(x_t, t, s, generator)
+    posterior = model.posterior(masking.hide(x, masked & ~revealed), masked, t, generator)
+    log_likelihood = log_mu(model, x, x_t, t, revealed, posterior)
+    num = revealed.flatten(1).sum(1)
+    kl = posterior.kl.clamp(min=free_bits).where(num > 0, 0.0)
+    return steps * (kl_weight * kl - log_likelihood), Terms(log_likelihood, kl, num, posterior)
 
 
 def objective(

@@ -26,7 +26,7 @@ from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
 from vadd.likelihood import nelbo
 from vadd.masking import stratified_times
-from vadd.objective import delbo, iw_delbo, kl_weight, persistent
+from vadd.objective import delbo, iw_delbo, kl_weight, persistent, reweighted, step_aware
 from vadd.run import Run, atomic
 
 __all__ = ["Batches", "fit"]
@@ -99,11 +99,12 @@ class Training(lightning.LightningModule):
         if of.kind == "ar":
             loss = -self.model.log_prob(x).flatten(1).sum(1)
             named = {"nll": loss}
-        elif of.kind == "persistent":
+        elif of.kind != "delbo":
             T = torch.tensor(of.steps, device=self.device)
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
-            loss, terms = persistent(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
+            one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
+            loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
         elif of.particles > 1 and self.model.has_latents:
             loss, terms = iw_delbo(self.model, x, stratified_times(len(x), shared, **place), of.particles, **options)
         else:

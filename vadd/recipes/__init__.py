@@ -28,6 +28,8 @@ METHODS: dict[str, dict[str, object]] = {
     "mdm": {"latent.dim": 0},
     "mdm-matched": {"latent.dim": 0},  # and as wide as VADD's two networks together: `vadd.build.matched`
     "persistent": {"objective.kind": "persistent", "sampling.latents": "fixed"},
+    "reweighted": {"objective.kind": "reweighted"},
+    "step-aware": {"objective.kind": "step-aware"},
     "ar": {"latent.dim": 0, "objective.kind": "ar"},
 }
 
