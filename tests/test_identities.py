@@ -170,6 +170,24 @@ def test_bounds_are_the_same_for_any_batch_split(latents):
     assert torch.allclose(whole, cut, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_fixed_latent_fits_what_is_given():
+    model = small_model((2,), 3, latent_dim=1, scale=1.5, seed=1)
+    given = torch.tensor([[2, -1]]).repeat(20_000, 1)
+    filled = sample(model, len(given), 1, latents="fixed", given=given, generator=generator())
+    assert (filled[:, 0] == 2).all()
+    found = torch.bincount(filled[:, 1], minlength=3) / len(given)
+    z, weight = quadrature(1, 64)
+    nothing, first = torch.full((64, 2), 3), torch.tensor([[2, 3]]).repeat(64, 1)
+    fit = weight * model.logits(nothing, torch.ones(64), Replay(z)).softmax(-1)[:, 0, 2]
+    after = model.logits(first, torch.ones(64), Replay(z)).softmax(-1)[:, 1].double()
+    expected, careless = fit @ after / fit.sum(), weight @ after
+    assert (expected - careless).abs().max() > 0.2  # it matters
+    assert torch.allclose(found.double(), expected, atol=0.02)
+    alone = sample(model, 70, 1, latents="fixed", given=given[:70], batch=1, generator=generator(1))
+    assert torch.equal(alone, sample(model, 70, 1, latents="fixed", given=given[:70], generator=generator(1)))
+
+
 def test_shared_latents_are_shared_and_fixed_latents_stay():
     model = small_model((1,), 50, latent_dim=2, scale=8.0)
     seen = []

@@ -50,7 +50,7 @@ from vadd.noise import Streams, uniform
 from vadd.objective import token_log_mu
 from vadd.schedule import Grid, time_grid
 
-__all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "nelbo"]
+__all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "latents_given", "nelbo"]
 
 LIKELIHOODS = ("fresh", "fixed", "mean", "zero")
 
@@ -252,6 +252,31 @@ def _integral(log_f: Float[Tensor, "B K"], r: Posterior) -> tuple[Float[Tensor, 
     log_w = log_f + _log_ratio(r, particles)
     total = torch.logsumexp(log_w, 1)
     return math.log(particles) - total, torch.exp(2 * total - torch.logsumexp(2 * log_w, 1))
+
+
+# ------------------------------------------------------------------------------------------------------- fixed z, given
+
+
+@torch.no_grad()
+def latents_given(
+    model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams
+) -> list[Float[Tensor, "B *d"]]:
+    """z ~ p(z | the visible tokens of x_t), one a row, as if these had been revealed by a first step:
+
+        p(z) Π_i μ_θ^i(m...m, z, 1)[x_t^i] over visible i, normalised,
+
+    by importance resampling from K = `particles` z of the mixture of r_φ(z | visible tokens) and p(z); exact as K → ∞.
+    """
+    everything, one = torch.ones_like(x_t, dtype=torch.bool), torch.ones(len(x_t), dtype=torch.float64, device=x_t.device)
+    visible = ~model.masking.is_masked(x_t)
+    q = step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0))
+    copies = (a.repeat_interleave(particles, 0) for a in (x_t, model.masking.hide(x_t, everything), one, visible))
+    log_f = token_log_mu(model, *copies, q).double().flatten(1).sum(1).view(-1, particles)
+    cumulative = torch.softmax(log_f + _log_ratio(q, particles), 1).cumsum(1)
+    u = uniform(streams.fork(1), (len(x_t), 1), x_t.device) * cumulative[:, -1:]
+    chosen = (cumulative <= u).sum(1).clamp(max=particles - 1)
+    row = torch.arange(len(x_t), device=x_t.device)
+    return [z.unflatten(0, (-1, particles))[row, chosen] for z in q.latents]
 
 
 # ------------------------------------------------------------------------------------------------------- the truth

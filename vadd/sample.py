@@ -17,6 +17,9 @@ Which z a step sees is only a matter of which random stream answers:
 The last draws a step's tokens from their marginals E_z μ_θ^i (with K = 64 nearly so): what the latent knows of single
 tokens stays, how it couples them is gone.
 
+Where tokens are given, a fixed z is drawn from its posterior given them (`vadd.likelihood.latents_given`): its prior knows
+nothing of them, and it is never drawn anew.
+
 In the limit T → ∞ tokens are revealed one by one. The next of |M| masked ones comes at the time τ < t at which
 
     1 - α_τ = (1 - α_t) u^{1/|M|},    u ~ U(0, 1),       and each is equally likely to be it,
@@ -36,7 +39,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Mode, Prior
+from vadd.latent import Draw, Mode, Prior, Replay
+from vadd.likelihood import latents_given
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
@@ -58,6 +62,7 @@ __all__ = [
 
 LATENTS = ("fresh", "fixed", "shared", "mean", "zero")
 AVERAGED = 64  # draws of z that "mean" latents average
+RESAMPLED = 64  # of which one is taken where a fixed z is to fit what is given
 
 
 def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -234,7 +239,7 @@ def sample(
         latents: "fresh", "fixed", "shared", "mean" or "zero".
         temperature: of tokens; 0 takes the most likely one.
         top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
-        latent_temperature: the prior's σ times this: z ~ N(0, τ² I).
+        latent_temperature: the prior's σ times this: z ~ N(0, τ² I); other than 1, a fixed z does not look at `given`.
         given: (num, *D) tokens to keep, -1 where the model shall fill in; they come back unchanged.
         callback: called after each step of each batch with the index of the step and x_s (B, *D).
 
@@ -265,17 +270,28 @@ def sample(
         times = hitting_times(model.masking, start, tokens)
     if law != PLAIN:
         step = functools.partial(step, law=law)
+    fits = latents == "fixed" and latent_temperature == 1 and model.has_latents and bool((start != model.masking.mask).any())
     finished = []
     for first in range(0, num, batch or num):
         rows = slice(first, first + (batch or num))
         x, free = start[rows], model.masking.is_masked(start[rows])
+        fitting = fitting_latents(model, x, states[rows]) if fits else ()
         for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
-            draw = answer(latents, states[rows], k, latent_temperature)
+            draw = Replay(*fitting) if fits else answer(latents, states[rows], k, latent_temperature)
             x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
             if callback is not None:
                 callback(k, x)
         finished.append(x)
     return torch.cat(finished)
+
+
+def fitting_latents(model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], streams: Streams) -> list[Tensor]:
+    """`latents_given`, of so many rows at once that the network sees no larger batch than B."""
+    rows = max(1, len(x_t) // RESAMPLED)
+    parts = [
+        latents_given(model, x_t[i : i + rows], RESAMPLED, streams[i : i + rows]) for i in range(0, len(x_t), rows)
+    ]
+    return [torch.cat(z) for z in zip(*parts, strict=True)]
 
 
 def given_to_start(model: MaskedDiffusion, num: int, given: Tensor | None) -> Int[Tensor, "num *D"]:
