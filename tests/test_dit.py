@@ -7,10 +7,11 @@ import pytest
 import torch
 from conftest import generator
 
-from vadd import MaskedDiffusion, Masking, Prior, Replay, build, objective, sample
+from vadd import MaskedDiffusion, Masking, Prior, Replay, build, nelbo, objective, sample
 from vadd.config import DiT, Latent
 from vadd.errors import InputError
 from vadd.latent import Mode
+from vadd.objective import persistent
 from vadd.nn.dit import DiTDenoiser, DiTRecognition, rotated
 from vadd.recipes import recipe, with_method
 
@@ -207,6 +208,32 @@ def test_the_features_of_a_slot_are_read_from_the_tokens_and_the_mask_of_its_win
             after = model.posterior(*other, torch.ones(4)).features.view(4, slots, -1)
             moved = (after - parts).abs().amax((0, 2)) > 0
             assert moved.tolist() == [slot == i // window for slot in range(slots)]
+
+
+@torch.no_grad()
+def test_networks_that_read_the_number_of_steps_are_told_it_by_sampler_and_bound_and_the_objective_is_the_bound():
+    model, T = perturbed(tiny((3,), 3, 2, slots=3, steps=True)).eval(), 3
+    x_t, t = torch.full((2, 3), 3), torch.ones(2)
+    with model.told(1):
+        one = model.logits(x_t, t), model.posterior(x_t % 3, x_t == 3, t).features
+    assert torch.equal(model.logits(x_t, t), one[0])
+    with model.told(torch.tensor([1, 8])):
+        both = model.logits(x_t, t), model.posterior(x_t % 3, x_t == 3, t).features
+    for before, after in zip(one, both, strict=True):
+        assert torch.allclose(before[0], after[0], atol=1e-6)
+        assert (before[1] - after[1]).abs().max() > 1e-4
+    told = []
+    model.denoiser.register_forward_pre_hook(lambda *args: told.append(args[-1]["steps"].unique().item()), with_kwargs=True)
+    sample(model, 4, 5, generator=generator())
+    assert set(told) == {5}
+    x = tokens((3,), 3, num=6000)
+    i, steps = torch.randint(1, T + 1, (len(x),), generator=generator(1)).double(), torch.full((len(x),), T)
+    with model.told(steps):
+        loss, _ = persistent(model, x, i / T, (i - 1) / T, steps, generator=generator(2))
+    bound = nelbo(model, x, T, latents="fixed", generator=generator(3))
+    error = (loss.var() + bound.var()).sqrt().item() / len(x) ** 0.5
+    assert loss.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
+    assert model.steps == 1
 
 
 def test_slots_are_shared_maps_and_must_leave_none_without_a_position():

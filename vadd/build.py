@@ -107,8 +107,10 @@ def model(
     with torch.random.fork_rng():
         torch.manual_seed(experiment.seed)
         if experiment.objective.kind == "ar":
+            size["steps"] = False
             return Autoregressive(shape, vocab_size, DiTDenoiser(shape, vocab_size, causal=True, **size))
         if experiment.network.kind == "dit":
+            size["steps"] = size["steps"] and experiment.objective.kind != "delbo"  # which has no T
             size |= {"slots": experiment.latent.slots, "pad": pad}
         denoiser = Denoiser(shape, vocab_size, dim, **size)
         recognition = Recognition(shape, vocab_size, **size) if dim else None

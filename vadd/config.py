@@ -169,6 +169,7 @@ class DiT(Frozen):
     condition: int = Field(128, ge=1, description="numbers that z and t become before they modulate the blocks")
     dropout: float = Field(0.1, ge=0, lt=1)
     time: bool = Field(False, description="the networks read t")
+    steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     tie: bool = Field(False, description="the output layer is the table of embeddings")
 
 

@@ -126,10 +126,11 @@ def bound(
     x = x.to(model.device).long()
     streams = Streams.spawn(len(x), generator, model.device)
     rows = max(1, batch // particles)
-    parts = [
-        _path(model, x[i : i + rows], times, streams[i : i + rows], particles, latents, proposal)
-        for i in range(0, len(x), rows)
-    ]
+    with model.told(steps):
+        parts = [
+            _path(model, x[i : i + rows], times, streams[i : i + rows], particles, latents, proposal)
+            for i in range(0, len(x), rows)
+        ]
     return Bound(*map(torch.cat, zip(*parts, strict=True)))
 
 

@@ -7,6 +7,7 @@ Given z the tokens are independent, x^i ~ Cat(μ_θ^i(x_t, z, t)); the integral 
 `latents = ()` never asks for z: then this is masked diffusion, exactly, by the same code.
 """
 
+import contextlib
 from typing import Protocol, final
 
 import torch
@@ -23,7 +24,8 @@ __all__ = ["Denoiser", "MaskedDiffusion", "Recognition"]
 class Denoiser(Protocol):
     """x_t, t, draw -> logits of μ (B, *D, V); with `at`, a (B, *D) mask of N positions, only theirs: (N, V).
 
-    `latents` lists the shapes of the latents it asks for, in order.
+    `latents` lists the shapes of the latents it asks for, in order. A network with `reads_steps`, denoiser or recognition,
+    is called with `steps` (B,) as well, the T of each row's sampler.
     """
 
     latents: tuple[tuple[int, ...], ...]
@@ -84,10 +86,28 @@ class MaskedDiffusion(nn.Module):
         super().__init__()
         if denoiser.latents and recognition is None:
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
-        self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
+        self.shape, self.masking, self.sees_mask, self.steps = tuple(shape), masking, sees_mask, 1
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
         self.heads = nn.ModuleList(Head(recognition.features, z, sharp) for z in denoiser.latents)
+
+    @contextlib.contextmanager
+    def told(self, steps: float | Int[Tensor, " B"]):
+        """For a while, networks that read T are told this one, a number or one a row; otherwise they are told 1."""
+        before, self.steps = self.steps, steps
+        try:
+            yield
+        finally:
+            self.steps = before
+
+    def _steps(self, network: nn.Module, rows: int) -> dict[str, Tensor]:
+        if not getattr(network, "reads_steps", False):
+            return {}
+        return {"steps": torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).expand(rows)}
+
+    @property
+    def reads_steps(self) -> bool:
+        return getattr(self.denoiser, "reads_steps", False)
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +125,7 @@ class MaskedDiffusion(nn.Module):
         at: Bool[Tensor, "B *D"] | None = None,
     ) -> Float[Tensor, "... V"]:
         """Logits of μ_θ(x_t, z, t), with z from `draw`: (B, *D, V), or (N, V) at the N positions of `at`."""
-        return self.denoiser(x_t, t.float(), draw or Mode(), at)
+        return self.denoiser(x_t, t.float(), draw or Mode(), at, **self._steps(self.denoiser, len(x_t)))
 
     def posterior(
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None
@@ -114,7 +134,8 @@ class MaskedDiffusion(nn.Module):
         if self.recognition is None:
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
-        return Posterior(self.recognition(x, seen, t.float()), list(self.heads), generator)
+        features = self.recognition(x, seen, t.float(), **self._steps(self.recognition, len(x)))
+        return Posterior(features, list(self.heads), generator)
 
     def parameter_counts(self) -> dict[str, int]:
         """`sampling`: what a sampler needs (the denoiser). `training`: all."""

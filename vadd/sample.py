@@ -272,16 +272,17 @@ def sample(
         step = functools.partial(step, law=law)
     fits = latents == "fixed" and latent_temperature == 1 and model.has_latents and bool((start != model.masking.mask).any())
     finished = []
-    for first in range(0, num, batch or num):
-        rows = slice(first, first + (batch or num))
-        x, free = start[rows], model.masking.is_masked(start[rows])
-        fitting = fitting_latents(model, x, states[rows]) if fits else ()
-        for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
-            draw = Replay(*fitting) if fits else answer(latents, states[rows], k, latent_temperature)
-            x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
-            if callback is not None:
-                callback(k, x)
-        finished.append(x)
+    with model.told(steps):
+        for first in range(0, num, batch or num):
+            rows = slice(first, first + (batch or num))
+            x, free = start[rows], model.masking.is_masked(start[rows])
+            fitting = fitting_latents(model, x, states[rows]) if fits else ()
+            for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
+                draw = Replay(*fitting) if fits else answer(latents, states[rows], k, latent_temperature)
+                x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
+                if callback is not None:
+                    callback(k, x)
+            finished.append(x)
     return torch.cat(finished)
 
 

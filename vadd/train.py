@@ -104,7 +104,8 @@ class Training(lightning.LightningModule):
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
-            loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
+            with self.model.told(T):
+                loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
         elif of.particles > 1 and self.model.has_latents:
             loss, terms = iw_delbo(self.model, x, stratified_times(len(x), shared, **place), of.particles, **options)
         else:

@@ -41,6 +41,7 @@ __all__ = ["DiTDenoiser", "DiTRecognition"]
 BASE = 10_000
 SHORT = 256
 TIME_FEATURES = 256
+MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
 
 
 def zero(layer: nn.Linear) -> nn.Linear:
@@ -200,21 +201,26 @@ class DiT(nn.Module):
 
 
 class Condition(nn.Module):
-    """c = SiLU(MLP(t), or else a learned constant; + MLP(z) where there is z): (B, 1, condition), or (1, 1, condition)."""
+    """c = SiLU(MLP(t), or else a learned constant; + MLP(T) and MLP(z) where there are such): (B or 1, 1, condition)."""
 
-    def __init__(self, condition: int, *, time: bool, latent_dim: int = 0, width: int = 0):
+    def __init__(self, condition: int, *, time: bool, steps: bool, latent_dim: int = 0, width: int = 0):
         super().__init__()
-        self.time = None
-        if time:
+
+        def number() -> nn.Module:
             features = nn.Linear(TIME_FEATURES, condition)
-            self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), features, nn.SiLU(), nn.Linear(condition, condition))
-        else:
+            return nn.Sequential(TimeFeatures(TIME_FEATURES), features, nn.SiLU(), nn.Linear(condition, condition))
+
+        self.time = number() if time else None
+        self.steps = number() if steps else None
+        if not time:
             self.constant = nn.Parameter(torch.randn(1, condition))
         if latent_dim:
             self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
 
-    def forward(self, t: Tensor, z: Tensor | None = None) -> Tensor:
+    def forward(self, t: Tensor, z: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
         c = self.constant if self.time is None else self.time(t)
+        if self.steps is not None:
+            c = c + self.steps((steps.log2() / MOST).clamp(max=1))
         return F.silu(c if z is None else c + self.latent(z))[:, None]
 
 
@@ -222,7 +228,7 @@ class DiTDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or
     never if that is 0.
 
-    `time`: t is read. `tie`: the output layer is the table of embeddings. At some positions alone, the output layer is
+    `time`: t is read. `steps`: so is T, the number of steps of the sampler. `tie`: the output layer is the table of embeddings. At some positions alone, the output layer is
     evaluated there only: with a large vocabulary it is much of the work.
 
     Raises InputError unless the width is a multiple of twice the heads.
@@ -240,6 +246,7 @@ class DiTDenoiser(nn.Module):
         condition: int = 128,
         dropout: float = 0.1,
         time: bool = False,
+        steps: bool = False,
         tie: bool = False,
         slots: int = 0,
         pad: int | None = None,
@@ -251,7 +258,8 @@ class DiTDenoiser(nn.Module):
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
-        self.condition = Condition(condition, time=time, latent_dim=0 if self.slots else latent_dim, width=width)
+        self.reads_steps = steps
+        self.condition = Condition(condition, time=time, steps=steps, latent_dim=0 if self.slots else latent_dim, width=width)
         if self.slots:
             self.enter_latent = nn.Linear(latent_dim, window(shape, slots) * width, bias=False)
             nn.init.normal_(self.enter_latent.weight, std=latent_dim**-0.5)  # far above the mask's, which it shall displace
@@ -275,6 +283,7 @@ class DiTDenoiser(nn.Module):
         t: Tensor,
         draw: Callable[..., Tensor] | None = None,
         at: Tensor | None = None,
+        steps: Tensor | None = None,
         cache: list[Past] | None = None,
     ) -> Tensor:
         tokens, z = x_t.flatten(1), None
@@ -285,7 +294,7 @@ class DiTDenoiser(nn.Module):
         if self.slots:
             h, z = h + self.enter_latent(z).unflatten(2, (-1, h.shape[2])).flatten(1, 2)[:, : h.shape[1]], None
         real = None if self.pad is None else tokens != self.pad
-        h = self.dit(h, self.condition(t, z), keys_of(real), cache=cache)
+        h = self.dit(h, self.condition(t, z, steps), keys_of(real), cache=cache)
         h = h.unflatten(1, x_t.shape[1:])  # (B, *D, width)
         weight = self.embed.weight[:-1] if self.weight is None else self.weight
         return F.linear(h if at is None else h[at], weight, self.bias)
@@ -311,6 +320,7 @@ class DiTRecognition(nn.Module):
         condition: int = 128,
         dropout: float = 0.1,
         time: bool = False,
+        steps: bool = False,
         tie: bool = False,
         slots: int = 0,
         pad: int | None = None,
@@ -320,16 +330,17 @@ class DiTRecognition(nn.Module):
         self.embed = embedding(vocab_size + 1, width)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
-        self.condition = Condition(condition, time=time)
+        self.reads_steps = steps
+        self.condition = Condition(condition, time=time, steps=steps)
         self.R = nn.Parameter(torch.randn(condition) if not slots else torch.randn(width) * width**-0.5)
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
         if slots:
             self.enter = nn.Linear(window(shape, slots) * width, width)
         self.dit = DiT(slots or torch.Size(shape).numel(), marked=not slots, **size)
 
-    def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, masked: Tensor, t: Tensor, steps: Tensor | None = None) -> Tensor:
         tokens, M = x.flatten(1), masked.flatten(1)
-        h, c = self.embed(tokens), self.condition(t)
+        h, c = self.embed(tokens), self.condition(t, steps=steps)
         real = None if self.pad is None else tokens != self.pad
         if self.slots:
             h = h + M[..., None] * self.R
