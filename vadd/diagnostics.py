@@ -77,7 +77,7 @@ def mutual_information(
     z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
     given, masks, times = (a.repeat_interleave(completions, 0) for a in (x_t.where(~masked, -1), seen, at))
     latents = "fixed" if whole else "fresh"
-    others = sample(model, len(given), steps, latents=latents, given=given, generator=generator)
+    others = sample(model, len(given), steps, latents=latents, given=given, resampled=0, generator=generator)
     r = joined(encoded(model, others, masks, times, generator).approximations)
     own = joined(posterior.approximations).log_prob(z)
     log_r = r.log_prob(z.repeat_interleave(completions, 0)).view(len(x), completions)

@@ -279,7 +279,7 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
     each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1)
     z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
     active, kl = active_units(posterior), posterior.kl.mean().item()
-    by_t = usage(model, x[rows_of(len(x), 200)], completions=31, whole=whole, generator=seeded(1))
+    by_t = usage(model, x[rows_of(len(x), 100)], completions=31, whole=whole, generator=seeded(1))
     prior = torch.randn(z.shape, generator=seeded(2))
     return {
         "kl": kl,

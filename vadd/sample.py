@@ -62,7 +62,6 @@ __all__ = [
 
 LATENTS = ("fresh", "fixed", "shared", "mean", "zero")
 AVERAGED = 64  # draws of z that "mean" latents average
-RESAMPLED = 64  # of which one is taken where a fixed z is to fit what is given
 
 
 def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -223,6 +222,7 @@ def sample(
     top_p: float = 1.0,
     latent_temperature: float = 1.0,
     given: Int[Tensor, "num *D"] | None = None,
+    resampled: int = 256,
     generator: torch.Generator | None = None,
     batch: int | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
@@ -241,6 +241,7 @@ def sample(
         top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
         latent_temperature: the prior's σ times this: z ~ N(0, τ² I); other than 1, a fixed z does not look at `given`.
         given: (num, *D) tokens to keep, -1 where the model shall fill in; they come back unchanged.
+        resampled: of how many z one is taken where a fixed z is to fit what is given; 0: it does not look.
         callback: called after each step of each batch with the index of the step and x_s (B, *D).
 
     Raises:
@@ -270,13 +271,14 @@ def sample(
         times = hitting_times(model.masking, start, tokens)
     if law != PLAIN:
         step = functools.partial(step, law=law)
-    fits = latents == "fixed" and latent_temperature == 1 and model.has_latents and bool((start != model.masking.mask).any())
+    looks = latents == "fixed" and latent_temperature == 1 and resampled > 0 and model.has_latents
+    fits = looks and bool((start != model.masking.mask).any())
     finished = []
     with model.told(steps):
         for first in range(0, num, batch or num):
             rows = slice(first, first + (batch or num))
             x, free = start[rows], model.masking.is_masked(start[rows])
-            fitting = fitting_latents(model, x, states[rows]) if fits else ()
+            fitting = fitting_latents(model, x, resampled, states[rows]) if fits else ()
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
                 draw = Replay(*fitting) if fits else answer(latents, states[rows], k, latent_temperature)
                 x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
@@ -286,11 +288,11 @@ def sample(
     return torch.cat(finished)
 
 
-def fitting_latents(model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], streams: Streams) -> list[Tensor]:
+def fitting_latents(model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams) -> list[Tensor]:
     """`latents_given`, of so many rows at once that the network sees no larger batch than B."""
-    rows = max(1, len(x_t) // RESAMPLED)
+    rows = max(1, len(x_t) // particles)
     parts = [
-        latents_given(model, x_t[i : i + rows], RESAMPLED, streams[i : i + rows]) for i in range(0, len(x_t), rows)
+        latents_given(model, x_t[i : i + rows], particles, streams[i : i + rows]) for i in range(0, len(x_t), rows)
     ]
     return [torch.cat(z) for z in zip(*parts, strict=True)]
 

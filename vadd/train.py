@@ -140,7 +140,7 @@ class Training(lightning.LightningModule):
         """`vadd.diagnostics` by bucket of t, `_t25` up to `_t100`; a warning when λ is 1 and the latent says nothing."""
         values = {}
         whole = self.experiment.objective.kind == "persistent"
-        for bucket, found in usage(self.model, x[:64], whole=whole, generator=generator).items():
+        for bucket, found in usage(self.model, x[:32], whole=whole, generator=generator).items():
             values |= {f"{name}_t{100 * bucket:.0f}": value for name, value in found.items()}
         posterior = encoded(self.model, x)
         values["active_units"] = active_units(posterior)
