@@ -11,8 +11,8 @@ from vadd import MaskedDiffusion, Masking, Prior, Replay, build, nelbo, objectiv
 from vadd.config import DiT, Latent
 from vadd.errors import InputError
 from vadd.latent import Mode
-from vadd.objective import persistent
 from vadd.nn.dit import DiTDenoiser, DiTRecognition, rotated
+from vadd.objective import persistent
 from vadd.recipes import recipe, with_method
 
 TINY = {"width": 16, "blocks": 2, "heads": 2, "condition": 8, "dropout": 0.0}
@@ -223,7 +223,9 @@ def test_networks_that_read_the_number_of_steps_are_told_it_by_sampler_and_bound
         assert torch.allclose(before[0], after[0], atol=1e-6)
         assert (before[1] - after[1]).abs().max() > 1e-4
     told = []
-    model.denoiser.register_forward_pre_hook(lambda *args: told.append(args[-1]["steps"].unique().item()), with_kwargs=True)
+    model.denoiser.register_forward_pre_hook(
+        lambda *args: told.append(args[-1]["steps"].unique().item()), with_kwargs=True
+    )
     sample(model, 4, 5, generator=generator())
     assert set(told) == {5}
     x = tokens((3,), 3, num=6000)
@@ -280,7 +282,7 @@ def test_a_text_means_the_same_wherever_it_stands(latent_dim):
 @torch.no_grad()
 @pytest.mark.parametrize(("latent_dim", "slots"), [(0, 0), (3, 0), (3, 2)])
 def test_however_much_padding_follows_the_logits_and_the_posterior_are_the_same(latent_dim, slots):
-    longer = perturbed(tiny((12,), 5, latent_dim, slots=2 * slots, pad=0) ).eval()  # windows of the same size
+    longer = perturbed(tiny((12,), 5, latent_dim, slots=2 * slots, pad=0)).eval()  # windows of the same size
     shorter = tiny((6,), 5, latent_dim, slots=slots, pad=0).eval()
     shorter.load_state_dict(longer.state_dict())
     text, masked = 1 + tokens(vocab_size=4), half(tokens())

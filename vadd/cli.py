@@ -68,7 +68,7 @@ def recipes(*, json: Annotated[bool, Field(description="everything, for programs
 def train(
     recipe: Recipe | None = None,
     *,
-    method: Annotated[str | None, Field(description="vadd (default), mdm, mdm-matched, persistent, reweighted, step-aware, ar")] = None,
+    method: Annotated[str | None, Field(description=f"{', '.join(METHODS)}; the default is vadd")] = None,
     run: Annotated[Path | None, Field(title="DIR", description="where; default runs/RECIPE-METHOD-seedN")] = None,
     resume: Annotated[bool, Field(description="continue the run directory exactly; RECIPE may be left out")] = False,
     **changes: object,

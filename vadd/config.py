@@ -181,7 +181,9 @@ class Latent(Frozen):
 
     dim: int = Field(2, ge=0)
     slots: int = Field(0, ge=0, description="DiT only: above 0, a z of `dim` numbers for each of that many windows")
-    sharp: bool = Field(False, description="before training the posterior tells examples apart, rather than be the prior")
+    sharp: bool = Field(
+        False, description="before training the posterior tells examples apart, rather than be the prior"
+    )
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 

@@ -151,7 +151,9 @@ class LearnedGrid:
 def learn(model: MaskedDiffusion, x: Int[Tensor, "B *D"], *, fine: int = FINE, **options) -> LearnedGrid:
     """The grids that are best on the examples x, measured as `step_costs` does with its options."""
     if model.reads_steps:
-        raise InputError("grids are learned from the costs of single steps, and this model's depend on how many there are")
+        raise InputError(
+            "grids are learned from the costs of single steps, and this model's depend on how many there are"
+        )
     times = fine_times(model.masking, fine)
     costs = step_costs(model, x, times, **options).cpu()
     return LearnedGrid(tuple(tuple(times[list(path)].tolist()) for _, path in shortest_paths(costs)))

@@ -268,7 +268,10 @@ def latents_given(
 
     by importance resampling from K = `particles` z of the mixture of r_φ(z | visible tokens) and p(z); exact as K → ∞.
     """
-    everything, one = torch.ones_like(x_t, dtype=torch.bool), torch.ones(len(x_t), dtype=torch.float64, device=x_t.device)
+    everything, one = (
+        torch.ones_like(x_t, dtype=torch.bool),
+        torch.ones(len(x_t), dtype=torch.float64, device=x_t.device),
+    )
     visible = ~model.masking.is_masked(x_t)
     q = step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0))
     copies = (a.repeat_interleave(particles, 0) for a in (x_t, model.masking.hide(x_t, everything), one, visible))

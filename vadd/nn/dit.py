@@ -55,7 +55,9 @@ def window(shape: tuple[int, ...], slots: int) -> int:
     length = torch.Size(shape).numel()
     each = -(-length // slots)
     if (slots - 1) * each >= length:
-        raise InputError(f"latent.slots must cut {length} tokens into windows, got {slots}; try one that divides {length}")
+        raise InputError(
+            f"latent.slots must cut {length} tokens into windows, got {slots}; try one that divides {length}"
+        )
     return each
 
 
@@ -228,8 +230,9 @@ class DiTDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or
     never if that is 0.
 
-    `time`: t is read. `steps`: so is T, the number of steps of the sampler. `tie`: the output layer is the table of embeddings. At some positions alone, the output layer is
-    evaluated there only: with a large vocabulary it is much of the work.
+    `time`: t is read. `steps`: so is T, the number of steps of the sampler. `tie`: the output layer is the table of
+    embeddings. At some positions alone, the output layer is evaluated there only: with a large vocabulary it is much of
+    the work.
 
     Raises InputError unless the width is a multiple of twice the heads.
     """
@@ -259,10 +262,12 @@ class DiTDenoiser(nn.Module):
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
         self.reads_steps = steps
-        self.condition = Condition(condition, time=time, steps=steps, latent_dim=0 if self.slots else latent_dim, width=width)
+        through = 0 if self.slots else latent_dim
+        self.condition = Condition(condition, time=time, steps=steps, latent_dim=through, width=width)
         if self.slots:
             self.enter_latent = nn.Linear(latent_dim, window(shape, slots) * width, bias=False)
-            nn.init.normal_(self.enter_latent.weight, std=latent_dim**-0.5)  # far above the mask's, which it shall displace
+            # far above the embedding of the mask, which it is to displace
+            nn.init.normal_(self.enter_latent.weight, std=latent_dim**-0.5)
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
         self.dit = DiT(torch.Size(shape).numel(), causal=causal, **size)
         self.bias = nn.Parameter(torch.zeros(vocab_size))

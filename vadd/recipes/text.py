@@ -10,7 +10,8 @@ def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
     """A transformer small enough for minutes on two cores.
 
     A latent for every four tokens, since one for all of them cannot say where; sharp, and almost free of its KL for long,
-    since a denoiser that once ignores z never looks again (docs/beyond.md). Persistent z reads T: of many steps it says less."""
+    since a denoiser that once ignores z never looks again. A persistent z reads T: of many steps it says less. All of it in
+    docs/beyond.md."""
     return Experiment(
         recipe=f"text.{recipe}",
         about=about,
