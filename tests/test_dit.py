@@ -26,13 +26,13 @@ def perturbed(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def tiny(shape=(6,), vocab_size=5, latent_dim=3, *, slots=0, pad=None, **size) -> MaskedDiffusion:
+def tiny(shape=(6,), vocab_size=5, latent_dim=3, *, slots=0, pad=None, until=0, **size) -> MaskedDiffusion:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options = {**TINY, **size, "slots": slots, "pad": pad}
         denoiser = DiTDenoiser(shape, vocab_size, latent_dim, **options)
         recognition = DiTRecognition(shape, vocab_size, **options) if latent_dim else None
-        return MaskedDiffusion(shape, Masking(vocab_size), denoiser, recognition)
+        return MaskedDiffusion(shape, Masking(vocab_size), denoiser, recognition, until=until)
 
 
 def tokens(shape=(6,), vocab_size=5, num=4, seed=0) -> torch.Tensor:
@@ -236,6 +236,28 @@ def test_networks_that_read_the_number_of_steps_are_told_it_by_sampler_and_bound
     error = (loss.var() + bound.var()).sqrt().item() / len(x) ** 0.5
     assert loss.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
     assert model.steps == 1
+
+
+@torch.no_grad()
+def test_above_the_number_of_steps_until_which_there_is_a_z_it_is_masked_diffusion():
+    model = perturbed(tiny((3,), 3, 2, slots=3, steps=True, until=2)).eval()
+    x, masked, t = tokens((3,), 3), torch.ones(4, 3, dtype=torch.bool), torch.ones(4)
+    x_t = x.masked_fill(masked, 3)
+    for T, used in ((1, True), (2, True), (3, False), (math.inf, False)):
+        with model.told(T):
+            posterior = model.posterior(x, masked, t, generator())
+            one = model.logits(x_t, t, posterior)
+            other = model.logits(x_t, t, Prior(generator(1)))
+            assert torch.equal(one, other) != used
+            assert (posterior.kl == 0).all() != used
+            assert (posterior.log_ratio == 0).all() != used
+    for latents in ("fresh", "fixed"):
+        many = [nelbo(model, x, 3, particles=k, latents=latents, generator=generator()) for k in (1, 8)]
+        assert torch.allclose(*many, atol=1e-5)
+    steps = torch.tensor([1, 2, 3, 8])
+    with model.told(steps):
+        _, terms = persistent(model, x, t.double(), 0 * t.double(), steps, generator=generator(2))
+    assert (terms.kl == 0).tolist() == [False, False, True, True]
 
 
 def test_slots_are_shared_maps_and_must_leave_none_without_a_position():

@@ -121,6 +121,7 @@ def model(
             recognition,
             sees_mask=experiment.latent.sees_mask,
             sharp=experiment.latent.sharp,
+            until=experiment.latent.until if denoiser.latents and getattr(denoiser, "reads_steps", False) else 0,
         )
 
 

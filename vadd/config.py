@@ -184,6 +184,7 @@ class Latent(Frozen):
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )
+    until: int = Field(0, ge=0, description="where networks read T: above that many steps there is no z; 0: always")
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from vadd.errors import InputError
 from vadd.noise import normal, rows_of
 
-__all__ = ["Draw", "Gaussian", "Mode", "Posterior", "Prior", "Replay"]
+__all__ = ["Draw", "Gaussian", "Mode", "Posterior", "Prior", "Replay", "Silenced"]
 
 
 class Gaussian(NamedTuple):
@@ -34,6 +34,11 @@ class Gaussian(NamedTuple):
     def sample(self, generator=None) -> Float[Tensor, "B *d"]:
         """Reparameterised: mean + σ ε."""
         return self.mean + self.log_std.exp() * normal(generator, tuple(self.mean.shape), self.mean.device)
+
+    def where(self, rows: Bool[Tensor, " B"], other: "Gaussian") -> "Gaussian":
+        """This one in some rows, the other elsewhere."""
+        rows = rows.view(-1, *[1] * (self.mean.dim() - 1))
+        return Gaussian(*(torch.where(rows, a, b) for a, b in zip(self, other, strict=True)))
 
     def log_prob(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, " B"]:
         epsilon = (z - self.mean) * torch.exp(-self.log_std)
@@ -81,6 +86,17 @@ class Mode:
         return self
 
 
+class Silenced:
+    """Asks another, and answers zero in some rows."""
+
+    def __init__(self, draw: Draw, silent: Bool[Tensor, " B"]):
+        self.draw, self.silent = draw, silent
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        z = self.draw(prior, context)
+        return z.masked_fill(self.silent.view(-1, *[1] * (z.dim() - 1)), 0.0)
+
+
 class Replay:
     """Answers with the given latents, in order; each is (B, *d)."""
 
@@ -105,7 +121,7 @@ class Replay:
 
 class Posterior:
     """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw; or, in the rows told by
-    `explore`, with z ~ p.
+    `explore`, with z ~ p. In those told by `silent` r is p.
 
     `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `approximations` are the
     Gaussians r in the order asked, `latents` the z drawn and `kl_each` their KL by dimension. The gradient of `log_ratio`
@@ -118,8 +134,15 @@ class Posterior:
         heads: Sequence[Callable[..., Gaussian]],
         generator=None,
         explore: Bool[Tensor, " B"] | None = None,
+        silent: Bool[Tensor, " B"] | None = None,
     ):
-        self.features, self.heads, self.generator, self.explore = features, heads, generator, explore
+        self.features, self.heads, self.generator, self.explore, self.silent = (
+            features,
+            heads,
+            generator,
+            explore,
+            silent,
+        )
         self.kl = features.new_zeros(len(features))
         self.log_ratio = features.new_zeros(len(features))
         self.approximations: list[Gaussian] = []
@@ -128,10 +151,9 @@ class Posterior:
 
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
         r, p = self.heads[len(self.latents)](self.features, context), Gaussian(*prior)
-        drawn_from = r
-        if self.explore is not None:
-            rows = self.explore.view(-1, *[1] * (r.mean.dim() - 1))
-            drawn_from = Gaussian(*(torch.where(rows, b, a) for a, b in zip(r, p, strict=True)))
+        if self.silent is not None:
+            r = r.where(~self.silent, p)
+        drawn_from = r if self.explore is None else r.where(~self.explore, p)
         z = drawn_from.sample(self.generator)
         kl = r.kl(p)
         self.kl = self.kl + kl.flatten(1).sum(1)

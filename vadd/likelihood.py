@@ -166,7 +166,8 @@ PROPOSALS: dict[str, Proposal] = {
 
 
 def _repeated(r: Posterior, particles: int, streams: Streams) -> Posterior:
-    return Posterior(r.features.repeat_interleave(particles, 0), r.heads, streams.repeat(particles))
+    silent = None if r.silent is None else r.silent.repeat_interleave(particles, 0)
+    return Posterior(r.features.repeat_interleave(particles, 0), r.heads, streams.repeat(particles), silent=silent)
 
 
 def _mixed(r: Posterior, particles: int) -> Posterior:

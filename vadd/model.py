@@ -4,7 +4,8 @@
     r_φ(z | x, x_t) = N(m_φ(x, M), diag σ_φ(x, M)²)                                      (Eq. 8)
 
 Given z the tokens are independent, x^i ~ Cat(μ_θ^i(x_t, z, t)); the integral over z couples them. A denoiser with
-`latents = ()` never asks for z: then this is masked diffusion, exactly, by the same code.
+`latents = ()` never asks for z: then this is masked diffusion, exactly, by the same code. With `until` it is so for all T
+above that: z is then zero, and costs nothing.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Gaussian, Mode, Posterior
+from vadd.latent import Draw, Gaussian, Mode, Posterior, Silenced
 from vadd.masking import Masking
 
 __all__ = ["Denoiser", "MaskedDiffusion", "Recognition"]
@@ -82,11 +83,13 @@ class MaskedDiffusion(nn.Module):
         *,
         sees_mask: bool = True,
         sharp: bool = False,
+        until: int = 0,
     ):
         super().__init__()
         if denoiser.latents and recognition is None:
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
-        self.shape, self.masking, self.sees_mask, self.steps = tuple(shape), masking, sees_mask, 1
+        self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
+        self.steps, self.until = 1, until
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
         self.heads = nn.ModuleList(Head(recognition.features, z, sharp) for z in denoiser.latents)
@@ -104,6 +107,12 @@ class MaskedDiffusion(nn.Module):
         if not getattr(network, "reads_steps", False):
             return {}
         return {"steps": torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).expand(rows)}
+
+    def _silent(self, rows: int) -> Bool[Tensor, " B"] | None:
+        """Where z is switched off, since T is above `until`: None for nowhere."""
+        if not self.until:
+            return None
+        return (torch.as_tensor(self.steps, device=self.device) > self.until).expand(rows)
 
     @property
     def reads_steps(self) -> bool:
@@ -125,7 +134,10 @@ class MaskedDiffusion(nn.Module):
         at: Bool[Tensor, "B *D"] | None = None,
     ) -> Float[Tensor, "... V"]:
         """Logits of μ_θ(x_t, z, t), with z from `draw`: (B, *D, V), or (N, V) at the N positions of `at`."""
-        return self.denoiser(x_t, t.float(), draw or Mode(), at, **self._steps(self.denoiser, len(x_t)))
+        draw, silent = draw or Mode(), self._silent(len(x_t))
+        if silent is not None:
+            draw = Silenced(draw, silent)
+        return self.denoiser(x_t, t.float(), draw, at, **self._steps(self.denoiser, len(x_t)))
 
     def posterior(
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None
@@ -135,7 +147,7 @@ class MaskedDiffusion(nn.Module):
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
         features = self.recognition(x, seen, t.float(), **self._steps(self.recognition, len(x)))
-        return Posterior(features, list(self.heads), generator)
+        return Posterior(features, list(self.heads), generator, silent=self._silent(len(x)))
 
     def parameter_counts(self) -> dict[str, int]:
         """`sampling`: what a sampler needs (the denoiser). `training`: all."""
