@@ -122,7 +122,8 @@ def bound(
             raise InputError(f"proposal must be one of {', '.join(PROPOSALS)}, got {proposal!r}")
         proposal = PROPOSALS[proposal]
     times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
-    particles = particles if model.has_latents and latents != "zero" else 1  # nothing to average over
+    if latents == "zero" or not model.has_latents_at(steps):
+        particles = 1  # nothing to average over
     x = x.to(model.device).long()
     streams = Streams.spawn(len(x), generator, model.device)
     rows = max(1, batch // particles)

@@ -126,6 +126,10 @@ class MaskedDiffusion(nn.Module):
     def has_latents(self) -> bool:
         return bool(self.denoiser.latents)
 
+    def has_latents_at(self, steps: float) -> bool:
+        """Whether z is used when a sampler takes that many steps."""
+        return self.has_latents and not 0 < self.until < steps
+
     def logits(
         self,
         x_t: Int[Tensor, "B *D"],

@@ -271,7 +271,7 @@ def sample(
         times = hitting_times(model.masking, start, tokens)
     if law != PLAIN:
         step = functools.partial(step, law=law)
-    looks = latents == "fixed" and latent_temperature == 1 and resampled > 0 and model.has_latents
+    looks = latents == "fixed" and latent_temperature == 1 and resampled > 0 and model.has_latents_at(steps)
     fits = looks and bool((start != model.masking.mask).any())
     finished = []
     with model.told(steps):
