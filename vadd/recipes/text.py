@@ -17,7 +17,7 @@ def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True),
-        latent=Latent(dim=16, slots=16, sharp=True, until=4),
+        latent=Latent(dim=16, slots=16, sharp=True),
         objective=Objective(kl_warmup=0.4, kl_power=4),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 32, 64), num=256, held_out=128, particles=8, batch=256),
