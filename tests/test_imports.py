@@ -42,6 +42,7 @@ def test_the_method_imports_only_what_stands_before_it(name):
         "itertools",
         "reprlib",
         "functools",
+        "contextlib",
     }
 
 
