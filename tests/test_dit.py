@@ -473,6 +473,8 @@ def test_an_experiment_builds_it():
     assert build.model(text(method="mdm", slots=2), (6,), 5).denoiser.latents == ()
     with pytest.raises(InputError, match=r"latent.slots needs a network of kind dit, and toy.ising has mlp"):
         build.model(recipe("toy.ising").model_copy(update={"latent": Latent(slots=2)}), (6,), 5)
+    with pytest.raises(InputError, match=r"latent.until needs networks that read T .*, got 4"):
+        build.model(recipe("toy.ising").model_copy(update={"latent": Latent(until=4)}), (6,), 5)
 
 
 @pytest.mark.parametrize(

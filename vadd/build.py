@@ -134,6 +134,10 @@ def require_dit(of: config.Experiment) -> None:
         )
     if kind != "dit" and of.latent.slots:
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
+    if of.latent.until and not getattr(of.network, "steps", False):
+        raise InputError(
+            f"latent.until needs networks that read T (a DiT, network.steps true), got {of.latent.until}; take 0"
+        )
 
 
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
