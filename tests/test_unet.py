@@ -254,3 +254,24 @@ def test_it_samples_every_token_of_an_image():
     drawn = sample(model, 5, 3, generator=generator())
     assert drawn.shape == (5, 2, 4, 3)
     assert ((drawn >= 0) & (drawn < 3)).all()
+
+
+def test_recomputed_blocks_give_the_same_gradients_dropout_included_and_keep_less():
+    gradients, kept = [], []
+    for recompute in (False, True):
+        model = perturbed(tiny((8, 8), 3, 2, dropout=0.3, blocks=4, recompute=recompute)).train()
+        total = 0
+
+        def keep(tensor):
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = objective(model, images((8, 8)), torch.full((4,), 0.7), generator=generator()).mean()
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+        kept.append(total)
+    torch.testing.assert_close(*gradients)
+    assert kept[1] < kept[0] / 2

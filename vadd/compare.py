@@ -43,7 +43,9 @@ from vadd.scorer import require_scorer
 __all__ = ["compare", "plan"]
 
 # What evaluations were measured with that do not say so: they are of a version that had nothing else.
-EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": ""} | Sampling().model_dump(mode="json")
+EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": "", "valid": False} | Sampling().model_dump(
+    mode="json"
+)
 
 
 def plan(experiment: Experiment, methods: list[str], seeds: int) -> dict[tuple[str, int], Experiment]:
@@ -202,6 +204,7 @@ def is_measured(run: Run) -> bool:
     of = run.experiment.evaluation
     asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
     asked |= {"extractor": of.extractor, "extractor_weights": of.extractor_weights, "scorer": of.scorer}
+    asked |= {"valid": of.valid}
     asked |= run.experiment.sampling.model_dump(mode="json")
     try:
         found = json.loads(run.evaluation.read_text())
@@ -307,7 +310,8 @@ def summary(
 ) -> dict:
     """comparison.json (DESIGN section 6).
 
-    A measure is a number, or a dict with its `mean`; one that a seed lacks, or has as null, is left out.
+    A measure is a number, or a dict with its `mean`; one that a seed lacks, or has as null, is left out. `se` is over
+    seeds, of a single one over the examples.
     """
     methods = list(dict.fromkeys(method for method, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
@@ -334,6 +338,9 @@ def summary(
             cells[T] = {}
             for metric in names(method, T):
                 mean, se = metrics.mean_and_error(values(method, T, metric))
+                if len(seeds) == 1:  # then the error of that run over its examples, where it knows one
+                    cell = found[method, seeds[0]]["steps"][T][metric]
+                    se = cell.get("se") if isinstance(cell, dict) else None
                 cells[T][metric] = {"mean": mean, "se": se, "values": values(method, T, metric)}
         seconds = [next((m["seconds"] for m in reversed(runs[method, s].metrics())), None) for s in seeds]
         table[method] = {

@@ -157,6 +157,9 @@ class UNet(Frozen):
     heads: int = Field(1, ge=1, description="of the attention in the middle")
     down: int = Field(0, ge=0, description="halvings of the resolution; 0 is the paper's")
     dropout: float = Field(0.1, ge=0, lt=1)
+    recompute: bool = Field(
+        False, description="blocks are computed again in the backward pass: slower, far less memory"
+    )
 
 
 class DiT(Frozen):
@@ -266,6 +269,7 @@ class Evaluation(Frozen):
     )
     extractor_weights: str | None = Field(None, description="inception only: file of its weights; default: fetched")
     batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
+    valid: bool = Field(False, description="text only: also the perplexity of the validation part")
     scorer: str = Field(
         "",
         description="text only: a run directory of method ar, a Hugging Face directory, or gpt2-large: judges samples of "

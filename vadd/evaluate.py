@@ -31,6 +31,7 @@ BETTER = {
     "nelbo": "lower",
     "bpd": "lower",
     "ppl": "lower",
+    "ppl_valid": "lower",
     "ppl_padded": "lower",
     "gen_ppl": "lower",
     "gap": "lower",
@@ -104,6 +105,9 @@ def evaluate(
         for name, x in other_texts(source, zero_shot, zero_shot_root).items()
     }
     test = chosen(source.split("test"), of.evaluation.held_out).to(model.device)
+    valid = None
+    if of.evaluation.valid and is_text(source):
+        valid = chosen(source.split("valid"), of.evaluation.held_out).to(model.device)
 
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
@@ -123,6 +127,9 @@ def evaluate(
             each[str(T)] = costs
             measured[str(T)] |= bits_per_dimension(source, costs) | perplexities(source, test, costs)
             measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
+        if costs is not None and valid is not None:
+            found = of_text(source, model, valid, T, particles, proposal, options, of.seed)
+            measured[str(T)]["ppl_valid"] = found["ppl"]
     limit = one_by_one(source, model, test, particles, proposal, options, of.seed)
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
@@ -137,6 +144,7 @@ def evaluate(
         "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
+        | {"valid": of.evaluation.valid}
         | sampling.model_dump(mode="json")
         | {"batch": of.evaluation.batch, "extractor": extractor, "scorer": scorer}
         | {"extractor_weights": None if weights is None else str(weights)},
@@ -279,7 +287,9 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
     each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1)
     z = torch.cat([part.flatten(1) for part in posterior.latents], 1)
     active, kl = active_units(posterior), posterior.kl.mean().item()
-    by_t = usage(model, x[rows_of(len(x), 100)], completions=31, whole=whole, generator=seeded(1))
+    by_t = usage(
+        model, x[rows_of(len(x), max(2, min(100, len(x) // 4)))], completions=31, whole=whole, generator=seeded(1)
+    )
     prior = torch.randn(z.shape, generator=seeded(2))
     return {
         "kl": kl,

@@ -94,6 +94,14 @@ METRICS = {  # the main measures first: this is the order of the page
         "the perplexity of the sampler that takes exactly this many steps.",
         "",
     ),
+    "ppl_valid": Metric(
+        "Perplexity bound, validation part",
+        "perplexity bound, valid",
+        "",
+        "lower",
+        "The same of as many texts of the validation part.",
+        "",
+    ),
     "gap": Metric(
         "NELBO above the exact −log p",
         "gap",
@@ -258,7 +266,7 @@ METRICS = {  # the main measures first: this is the order of the page
         "Total variation between the shares of the classes that the classifier sees in samples and in training data.",
     ),
 }
-MAIN = ("nelbo", "gen_ppl", "entropy", "ppl", "js", "feature_distance", "fid", "pairwise_error")
+MAIN = ("nelbo", "gen_ppl", "entropy", "ppl", "ppl_valid", "js", "feature_distance", "fid", "pairwise_error")
 TRAINING = {  # (label, unit) of what a run logs
     "loss": ("Training objective (not a bound)", "nats"),
     "objective": ("Training objective (not a bound)", "nats"),
@@ -310,6 +318,14 @@ class Comparison:
         """{"mean", "se", "values"}, or None where it was not measured."""
         found = self.raw["methods"][method]["steps"].get(str(steps), {}).get(name)
         return found if found and found.get("mean") is not None else None
+
+    @property
+    def error(self) -> str:
+        """What ± is; of a single seed, where its measures know an error of their own."""
+        if len(self.seeds) > 1:
+            return "± is the standard error over seeds"
+        cells = (self.cell(m, T, name) for m in self.methods for T in self.steps for name in self.metrics)
+        return "± is the standard error over examples" if any(c and c.get("se") for c in cells) else "no standard error"
 
     def level(self, name: str) -> tuple[str, float] | None:
         """(name, value) of what no method passes but by chance: the data's entropy, or the floor."""
@@ -407,8 +423,7 @@ def summary(of: Comparison) -> str:
     if not of.steps or not of.metrics:
         return "Nothing has been measured yet."
     seeds = len(of.seeds)
-    error = "± is the standard error over seeds" if seeds > 1 else "no standard error"
-    said = [f"{counted(len(of.methods), 'method')}, {counted(seeds, 'seed')}{' each' if seeds > 1 else ''} ({error})."]
+    said = [f"{counted(len(of.methods), 'method')}, {counted(seeds, 'seed')}{' each' if seeds > 1 else ''} ({of.error})."]
     main = [name for name in of.metrics if name in MAIN] or of.metrics
     scores = [name for name in main if name != "nelbo"]
     scores = scores[: 2 if scores[:1] == ["gen_ppl"] else 1]  # that one never without the entropy
@@ -891,10 +906,8 @@ def print_comparison(comparison: dict, console: Console) -> None:
                 grid.add_row(Text(method), *[Text(texts[method, T][0], style=texts[method, T][1]) for T in part])
             console.print(grid)
             console.print()
-    if len(of.seeds) < 2:
-        console.print("One seed: no standard errors.")
-    else:
-        console.print(f"± is the standard error over {len(of.seeds)} seeds.")
+    seeds = "One seed" if len(of.seeds) < 2 else f"{len(of.seeds)} seeds"
+    console.print(f"{seeds}: {of.error}.")
 
 
 def in_terminal(cell: dict | None, places: int, best: float | None) -> tuple[str, str]:

@@ -12,6 +12,8 @@ token, and nothing may blur it. `down` halvings, after which the blocks are shar
 for small machines; h_k then has the resolution of its level, and h is brought to it by repeating pixels. Any H and W will
 do: an odd side is halved upwards.
 
+`recompute` keeps of a block only its inputs, and computes it again in the backward pass.
+
 There is no embedding of the position; convolutions know it from the zeros beyond the border.
 
 The second convolution of a block, the projection of the attention and the output start at zero, as does what time adds:
@@ -24,6 +26,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vadd.errors import InputError
 from vadd.nn.layers import TimeFeatures, Tokens
@@ -108,8 +111,10 @@ class UNet(nn.Module):
         dropout: float,
         heads: int,
         down: int,
+        recompute: bool,
     ):
         super().__init__()
+        self.recompute = recompute
         if not 0 <= down < blocks:
             raise InputError(f"down must be from 0 to {blocks - 1}, less than the {blocks} blocks, got {down}")
         if channels % heads:
@@ -129,21 +134,26 @@ class UNet(nn.Module):
             self.enter_latent = nn.ModuleList(linear(latent, channels, bias=False) for _ in range(blocks + 1))
         self.exit = nn.Sequential(group_norm(channels), nn.SiLU())
 
+    def apply_block(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)  # dropout draws the same again
+        return block(*inputs)
+
     def forward(self, embedded: Tensor, condition: Tensor | None = None, latent: Tensor | None = None) -> Tensor:
         h = self.enter(embedded.movedim(-1, 2).flatten(1, 2))
         skips = [h]
         for block, halve in zip(self.down, self.halves, strict=True):
-            h = block(F.avg_pool2d(h, 2, ceil_mode=True) if halve else h, condition)
+            h = self.apply_block(block, F.avg_pool2d(h, 2, ceil_mode=True) if halve else h, condition)
             skips.append(h)
-        h = self.middle[0](h, condition)
-        h = self.middle[1](self.attention(h), condition)
+        h = self.apply_block(self.middle[0], h, condition)
+        h = self.apply_block(self.middle[1], self.apply_block(self.attention, h), condition)
         for k, block in enumerate(self.up):
             skip = skips.pop()
             if latent is not None:
                 h = h + self.enter_latent[k](latent)[:, :, None, None]
             if h.shape != skip.shape:
                 h = F.interpolate(h, skip.shape[-2:])  # nearest
-            h = block(torch.cat([h, skip], dim=1), condition)
+            h = self.apply_block(block, torch.cat([h, skip], dim=1), condition)
         return self.exit(h)
 
 
@@ -172,6 +182,7 @@ class UNetDenoiser(nn.Module):
         dropout: float = 0.1,
         heads: int = 1,
         down: int = 0,
+        recompute: bool = False,
         embedding: int | None = None,
     ):
         super().__init__()
@@ -197,6 +208,7 @@ class UNetDenoiser(nn.Module):
             dropout=dropout,
             heads=heads,
             down=down,
+            recompute=recompute,
         )
         self.out = conv(channels, self.colours * vocab_size, zero=True)
 
@@ -231,6 +243,7 @@ class UNetRecognition(nn.Module):
         dropout: float = 0.1,
         heads: int = 1,
         down: int = 0,
+        recompute: bool = False,
         embedding: int | None = None,
     ):
         super().__init__()
@@ -249,6 +262,7 @@ class UNetRecognition(nn.Module):
             dropout=dropout,
             heads=heads,
             down=down,
+            recompute=recompute,
         )
 
     def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ def cifar10() -> Experiment:
 def cifar10_paper() -> Experiment:
     return Experiment(
         recipe="image.cifar10-paper",
-        about="CIFAR-10 pixels, UNet of 128 channels (28.4M), 2,000,000 steps of 256: for GPUs; not measured yet",
+        about="CIFAR-10 pixels, UNet of 128 channels (28.4M), 2,000,000 steps of 256: for GPUs, of 24 GB with "
+        "--network.recompute true; not measured yet",
         source=CifarSource(),
         latent=Latent(dim=128),
         network=UNet(),

@@ -6,7 +6,7 @@ from vadd.config import CorpusSource, DiT, Evaluation, Experiment, Latent, Objec
 __all__ = ["file", "lm1b_paper", "owt_paper", "ptb", "small"]
 
 
-def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
+def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -> Experiment:
     """A transformer small enough for minutes on two cores.
 
     A latent for every four tokens, since one for all of them cannot say where; sharp, and almost free of its KL for long,
@@ -20,7 +20,9 @@ def few(recipe: str, about: str, source: CorpusSource) -> Experiment:
         latent=Latent(dim=16, slots=16, sharp=True),
         objective=Objective(kl_warmup=0.4, kl_power=4),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
-        evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 32, 64), num=256, held_out=128, particles=8, batch=256),
+        evaluation=Evaluation(
+            steps=(1, 2, 4, 8, 16, 32, 64), num=256, held_out=128, particles=4, batch=256, valid=valid
+        ),
     )
 
 
@@ -31,7 +33,7 @@ def small() -> Experiment:
 
 def ptb() -> Experiment:
     about = "Penn Treebank, 64 tokens of a BPE of 4096; 3000 steps of 32, minutes on one core"
-    return few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64))
+    return few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64), valid=True)
 
 
 def file() -> Experiment:
