@@ -423,7 +423,9 @@ def summary(of: Comparison) -> str:
     if not of.steps or not of.metrics:
         return "Nothing has been measured yet."
     seeds = len(of.seeds)
-    said = [f"{counted(len(of.methods), 'method')}, {counted(seeds, 'seed')}{' each' if seeds > 1 else ''} ({of.error})."]
+    said = [
+        f"{counted(len(of.methods), 'method')}, {counted(seeds, 'seed')}{' each' if seeds > 1 else ''} ({of.error})."
+    ]
     main = [name for name in of.metrics if name in MAIN] or of.metrics
     scores = [name for name in main if name != "nelbo"]
     scores = scores[: 2 if scores[:1] == ["gen_ppl"] else 1]  # that one never without the entropy
