@@ -19,12 +19,12 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def small_model(
-    shape=(2,), vocab_size=3, latent_dim=1, *, seed=0, schedule=None, scale=1.0, **masking
+    shape=(2,), vocab_size=3, latent_dim=1, *, seed=0, schedule=None, scale=1.0, network=None, **masking
 ) -> MaskedDiffusion:
     """An untrained model with random output weights of the given scale, so that nothing is uniform or symmetric."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        size = {"width": 16, "blocks": 1, "embedding": 4}
+        size = {"width": 16, "blocks": 1, "embedding": 4} | (network or {})
         denoiser = MLPDenoiser(shape, vocab_size, latent_dim, **size)
         recognition = MLPRecognition(shape, vocab_size, **size) if latent_dim else None
         for module in (denoiser, recognition):
@@ -32,6 +32,9 @@ def small_model(
                 for p in module.parameters():
                     if p.dim() > 1:
                         torch.nn.init.normal_(p, std=scale / p.shape[-1] ** 0.5)
+        if denoiser.prior_reads_state:  # σ of more than a few are too far apart for quadrature
+            with torch.no_grad():
+                denoiser.prior.linear.weight.mul_(0.3 / scale)
         model = MaskedDiffusion(
             shape, Masking(vocab_size, *([schedule] if schedule else [])), denoiser, recognition, **masking
         )

@@ -14,14 +14,18 @@ from vadd import (
     Masking,
     Polynomial,
     Replay,
+    build,
     exact_nll,
     nelbo,
     objective,
     sample,
     stratified_times,
 )
+from vadd.errors import InputError
 from vadd.likelihood import quadrature
+from vadd.nn.mlp import MLPDenoiser
 from vadd.objective import importance_weighted, persistent, reweighted, step_aware
+from vadd.recipes import recipe, with_method
 from vadd.sample import categorical
 
 SCHEDULES = [Linear(), Cosine(), Polynomial(2.0), Geometric()]
@@ -65,11 +69,15 @@ def test_a_model_that_ignores_z_is_masked_diffusion():
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+LOOKS_AND_TOLD = {"blocks": 2, "prior": "state", "steps": True}  # a prior that looks at x_t, networks that read T
+
+
+@pytest.mark.parametrize(("latents", "network"), [("fresh", {}), ("fixed", {}), ("fresh", LOOKS_AND_TOLD)])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("latent_dim", [0, 1, 2])
-def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, steps, latents):
-    model = small_model((2,), 3, latent_dim, schedule=Cosine() if steps == 2 else Linear(), scale=2.0 - latent_dim / 2)
+def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, steps, latents, network):
+    schedule = Cosine() if steps == 2 else Linear()
+    model = small_model((2,), 3, latent_dim, schedule=schedule, scale=2.0 - latent_dim / 2, network=network)
     x = everything(model)
     law = torch.exp(-exact_nll(model, x, steps, latents=latents))
     assert law.sum().item() == pytest.approx(1, abs=1e-6)
@@ -82,10 +90,10 @@ def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, s
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+@pytest.mark.parametrize(("latents", "network"), [("fresh", {}), ("fixed", {}), ("fresh", LOOKS_AND_TOLD)])
 @pytest.mark.parametrize("latent_dim", [0, 1])
-def test_the_bound_is_never_below_the_exact_negative_log_likelihood(latent_dim, latents, schedule):
-    model = small_model((3,), 3, latent_dim, schedule=schedule, scale=2.0)
+def test_the_bound_is_never_below_the_exact_negative_log_likelihood(latent_dim, latents, network, schedule):
+    model = small_model((3,), 3, latent_dim, schedule=schedule, scale=2.0, network=network)
     x = everything(model)
     for steps in (1, 2, 4):
         exact = exact_nll(model, x, steps, latents=latents)
@@ -128,15 +136,23 @@ def test_with_one_particle_it_is_the_evidence_lower_bound_by_hand():
 @torch.no_grad()
 @pytest.mark.parametrize("schedule", [Linear(), Cosine()])
 @pytest.mark.parametrize(
-    ("one_step", "latents", "proposal"),
-    [(persistent, "fixed", "recognition"), (reweighted, "fresh", "recognition"), (step_aware, "fresh", "step")],
+    ("one_step", "latents", "proposal", "network"),
+    [
+        (persistent, "fixed", "recognition", {}),
+        (persistent, "fixed", "recognition", {"steps": True}),
+        (reweighted, "fresh", "recognition", {}),
+        (reweighted, "fresh", "recognition", LOOKS_AND_TOLD),
+        (step_aware, "fresh", "step", {}),
+        (step_aware, "fresh", "step", LOOKS_AND_TOLD),
+    ],
 )
-def test_an_objective_of_one_step_is_the_bound_of_the_sampler(one_step, latents, proposal, schedule):
-    model, T = small_model((3,), 3, 2, schedule=schedule), 3
+def test_an_objective_of_one_step_is_the_bound_of_the_sampler(one_step, latents, proposal, network, schedule):
+    model, T = small_model((3,), 3, 2, schedule=schedule, network=network), 3
     x = everything(model).repeat(1000, 1)
     i = torch.randint(1, T + 1, (len(x),), generator=generator(1)).double()
     steps = torch.full((len(x),), T)
-    loss, _ = one_step(model, x, i / T, (i - 1) / T, steps, generator=generator(2))
+    with model.told(steps):
+        loss, _ = one_step(model, x, i / T, (i - 1) / T, steps, generator=generator(2))
     bound = nelbo(model, x, T, latents=latents, proposal=proposal, generator=generator(3))
     error = (loss.var() + bound.var()).sqrt().item() / len(x) ** 0.5
     assert loss.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
@@ -168,6 +184,48 @@ def test_bounds_are_the_same_for_any_batch_split(latents):
     whole = nelbo(model, x, 5, particles=3, latents=latents, generator=generator(5))
     cut = nelbo(model, x, 5, particles=3, latents=latents, batch=10, generator=generator(5))
     assert torch.allclose(whole, cut, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prior_that_looks_depends_on_the_tokens_and_the_posterior_is_told_relative_to_it():
+    model = small_model((3,), 3, 2, network=LOOKS_AND_TOLD, scale=2.0)
+    x, t = everything(model), torch.full((27,), 0.5, dtype=torch.float64)
+    priors = []
+    model.denoiser(x, t.float(), lambda prior, _: priors.append(prior) or prior[0], steps=torch.ones(27))
+    mean, log_std = priors[0]
+    assert len(mean.unique(dim=0)) == 27
+    posterior = model.posterior(x, torch.ones_like(x, dtype=torch.bool), t, generator())
+    shift = model.heads[0](posterior.features)
+    model.logits(x, t, posterior)
+    assert torch.allclose(posterior.approximations[0].mean, mean + shift.mean)
+    assert torch.allclose(posterior.approximations[0].log_std, log_std + shift.log_std)
+
+
+def test_a_prior_that_looks_has_no_z_to_keep():
+    model = small_model((3,), 3, 2, network=LOOKS_AND_TOLD)
+    for likelihood in (nelbo, exact_nll):
+        with pytest.raises(InputError, match="no likelihood when fixed"):
+            likelihood(model, everything(model), 2, latents="fixed")
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("toy.coins", "persistent,latent.prior=state"),
+        ("toy.coins", "reweighted,latent.prior=state,sampling.latents=fixed"),
+        ("text.small", "reweighted,latent.prior=state"),
+    ],
+)
+def test_an_experiment_in_which_it_cannot_be_is_refused(name, method):
+    with pytest.raises(InputError, match=r"^latent.prior state (changes with x_t|needs a network of kind mlp)"):
+        build.model(with_method(recipe(name), method), (8,), 2)
+
+
+def test_an_untrained_prior_that_looks_is_standard():
+    denoiser = MLPDenoiser((3,), 3, 2, prior="state")
+    mean, log_std = denoiser.prior(torch.randn(5, 256))
+    assert (mean == 0).all()
+    assert (log_std == 0).all()
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def model(
     from vadd.nn.mlp import MLPDenoiser, MLPRecognition
     from vadd.nn.unet import UNetDenoiser, UNetRecognition
 
-    require_dit(experiment)
+    require_able(experiment)
     networks = {
         "mlp": (MLPDenoiser, MLPRecognition),
         "unet": (UNetDenoiser, UNetRecognition),
@@ -109,9 +109,12 @@ def model(
         if experiment.objective.kind == "ar":
             size["steps"] = False
             return Autoregressive(shape, vocab_size, DiTDenoiser(shape, vocab_size, causal=True, **size))
-        if experiment.network.kind == "dit":
+        if "steps" in size:
             size["steps"] = size["steps"] and experiment.objective.kind != "delbo"  # which has no T
+        if experiment.network.kind == "dit":
             size |= {"slots": experiment.latent.slots, "pad": pad}
+        if experiment.network.kind == "mlp":
+            size["prior"] = experiment.latent.prior
         denoiser = Denoiser(shape, vocab_size, dim, **size)
         recognition = Recognition(shape, vocab_size, **size) if dim else None
         return MaskedDiffusion(
@@ -125,8 +128,8 @@ def model(
         )
 
 
-def require_dit(of: config.Experiment) -> None:
-    """Raises InputError where another network is asked for what only a DiT can do."""
+def require_able(of: config.Experiment) -> None:
+    """Raises InputError where a network is asked for what only another can do."""
     kind = of.network.kind
     if kind != "dit" and of.objective.kind == "ar":
         raise InputError(
@@ -134,10 +137,16 @@ def require_dit(of: config.Experiment) -> None:
         )
     if kind != "dit" and of.latent.slots:
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
-    if of.latent.until and not getattr(of.network, "steps", False):
+    if of.latent.prior != "standard" and kind != "mlp":
         raise InputError(
-            f"latent.until needs networks that read T (a DiT, network.steps true), got {of.latent.until}; take 0"
+            f"latent.prior {of.latent.prior} needs a network of kind mlp, and {of.recipe} has {kind}; take standard"
         )
+    if of.latent.prior != "standard" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
+        raise InputError(
+            f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
+        )
+    if of.latent.until and not getattr(of.network, "steps", False):
+        raise InputError(f"latent.until needs networks that read T (network.steps true), got {of.latent.until}; take 0")
 
 
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
@@ -146,7 +155,7 @@ def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     that cannot do what the method asks of it, or for a learned grid of samples without a likelihood."""
     name, changes = parsed(method)
     of = with_method(experiment, method)
-    require_dit(of)
+    require_able(of)
     if of.sampling.grid == "learned" and of.sampling.latents == "shared":
         raise InputError(
             "sampling.grid learned is by likelihood, and sampling.latents shared has none; take another grid"

@@ -146,6 +146,7 @@ class MLP(Frozen):
     blocks: int = Field(4, ge=1)
     embedding: int = Field(16, ge=1, description="numbers that stand for one token")
     dropout: float = Field(0.0, ge=0, lt=1)
+    steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
 
 
 class UNet(Frozen):
@@ -183,6 +184,7 @@ class Latent(Frozen):
     """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
 
     dim: int = Field(2, ge=0)
+    prior: Literal["standard", "state"] = Field("standard", description="state (MLP only): a Gaussian that x_t decides")
     slots: int = Field(0, ge=0, description="DiT only: above 0, a z of `dim` numbers for each of that many windows")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"

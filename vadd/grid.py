@@ -61,7 +61,7 @@ def step_costs(
 
     With "fixed" latents z ~ r_φ(z | x), and its KL, which no grid changes, is left out.
     """
-    require_likelihood(latents)
+    require_likelihood(model, latents)
     x, times = x.to(model.device).long(), times.to(model.device)
     particles = particles if model.has_latents and latents != "zero" else 1
     streams = Streams.spawn(len(x), generator, model.device)

@@ -5,10 +5,12 @@ that it may compute from its own state. It does not know who answers:
 
     Prior      z ~ p(z)                          when sampling
     Posterior  z ~ r_φ(z | x, M)                 when training; adds up KL(r ‖ p) and log p(z) - log r(z)
-    Replay     z as told                         encodings, interpolations, quadrature
+    Replay     z as told                         encodings, interpolations
+    Scaled     z = mean + σ ε, with ε as told    quadrature
     Mode       z = the prior's mean              a control (`zero`)
 
-A denoiser that never asks is masked diffusion.
+A denoiser that never asks is masked diffusion. Most offer N(0, I); one whose prior looks at x_t asks later, and r_φ is then
+told relative to p: r = N(p's mean + m, diag σ_p² σ²), which for N(0, I) is N(m, diag σ²).
 """
 
 import math
@@ -22,7 +24,7 @@ from torch import Tensor
 from vadd.errors import InputError
 from vadd.noise import normal, rows_of
 
-__all__ = ["Draw", "Gaussian", "Mode", "Posterior", "Prior", "Replay", "Silenced"]
+__all__ = ["Draw", "Gaussian", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
 
 
 class Gaussian(NamedTuple):
@@ -116,7 +118,15 @@ class Replay:
         return z
 
     def rows(self, rows: Tensor) -> "Replay":
-        return Replay(*(z[rows] for z in self.latents))
+        return type(self)(*(z[rows] for z in self.latents))
+
+
+class Scaled(Replay):
+    """Answers with mean + σ ε, the given numbers being ε."""
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        mean, log_std = prior
+        return mean + log_std.exp() * super().__call__(prior, context)
 
 
 class Posterior:
@@ -151,6 +161,7 @@ class Posterior:
 
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
         r, p = self.heads[len(self.latents)](self.features, context), Gaussian(*prior)
+        r = Gaussian(p.mean + r.mean, p.log_std + r.log_std)
         if self.silent is not None:
             r = r.where(~self.silent, p)
         drawn_from = r if self.explore is None else r.where(~self.explore, p)

@@ -43,7 +43,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Mode, Posterior, Replay
+from vadd.latent import Mode, Posterior, Replay, Scaled
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
@@ -116,7 +116,7 @@ def bound(
     """As `nelbo`, with what else the same network calls tell: the cost without coupling, and the effective sample size."""
     if particles < 1:
         raise InputError(f"particles must be at least 1, got {particles}")
-    require_likelihood(latents)
+    require_likelihood(model, latents)
     if isinstance(proposal, str):
         if proposal not in PROPOSALS:
             raise InputError(f"proposal must be one of {', '.join(PROPOSALS)}, got {proposal!r}")
@@ -315,11 +315,11 @@ def exact_nll(
         raise InputError(f"exact_nll sums over all masks of at most 10 tokens, got {length}")
     if len(dims) > 1 or sum(dims) > 2:
         raise InputError(f"exact_nll integrates one latent of at most two dimensions, got {dims}")
-    require_likelihood(latents)
+    require_likelihood(model, latents)
     x = x.to(model.device).long()
     z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
     if latents == "zero":
-        z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])
+        z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])  # the prior's mean
     times = time_grid(steps, grid).to(x.device)
     r = model.masking.reveal_probability(times[:-1], times[1:])
     subsets = [
@@ -331,8 +331,9 @@ def exact_nll(
         """log μ^i(x_{t_k}, z, t_k)[x^i] for all nodes and positions: (B, nodes, L)."""
         x_t = model.masking.hide(x, masked.view(1, *model.shape).expand_as(x))
         rows = x_t.repeat_interleave(len(z), 0)
-        draw = Replay(*([z.repeat(len(x), 1)] if dims else []))
-        logits = model.logits(rows, times[k].expand(len(rows)), draw).double()
+        draw = Scaled(*([z.repeat(len(x), 1)] if dims else []))
+        with model.told(steps):
+            logits = model.logits(rows, times[k].expand(len(rows)), draw).double()
         picked = F.log_softmax(logits, -1).gather(-1, x.repeat_interleave(len(z), 0)[..., None])
         return picked.view(len(x), len(z), length)
 
@@ -360,9 +361,13 @@ def exact_nll(
     return -torch.logsumexp(f[(True,) * length] + log_z, 1)
 
 
-def require_likelihood(latents: str) -> None:
+def require_likelihood(model: MaskedDiffusion, latents: str) -> None:
     if latents not in LIKELIHOODS:
         raise InputError(f"a likelihood is defined for {', '.join(LIKELIHOODS)} latents, got {latents!r}")
+    if latents == "fixed" and model.prior_reads_state:
+        raise InputError(
+            "a z whose prior depends on x_t has no likelihood when fixed, got latents 'fixed'; use 'fresh'"
+        )
 
 
 def quadrature(dim: int, nodes: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:

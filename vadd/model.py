@@ -26,7 +26,8 @@ class Denoiser(Protocol):
     """x_t, t, draw -> logits of μ (B, *D, V); with `at`, a (B, *D) mask of N positions, only theirs: (N, V).
 
     `latents` lists the shapes of the latents it asks for, in order. A network with `reads_steps`, denoiser or recognition,
-    is called with `steps` (B,) as well, the T of each row's sampler.
+    is called with `steps` (B,) as well, the T of each row's sampler. `prior_reads_state`: the prior that it offers depends
+    on x_t, so that one z cannot be kept.
     """
 
     latents: tuple[tuple[int, ...], ...]
@@ -117,6 +118,10 @@ class MaskedDiffusion(nn.Module):
     @property
     def reads_steps(self) -> bool:
         return getattr(self.denoiser, "reads_steps", False)
+
+    @property
+    def prior_reads_state(self) -> bool:
+        return getattr(self.denoiser, "prior_reads_state", False)
 
     @property
     def device(self) -> torch.device:

@@ -272,6 +272,7 @@ def sample(
     if law != PLAIN:
         step = functools.partial(step, law=law)
     looks = latents == "fixed" and latent_temperature == 1 and resampled > 0 and model.has_latents_at(steps)
+    looks = looks and not model.prior_reads_state  # where fixed are the random numbers, not z
     fits = looks and bool((start != model.masking.mask).any())
     finished = []
     with model.told(steps):

@@ -34,14 +34,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures
+from vadd.nn.layers import TimeFeatures, log_steps
 
 __all__ = ["DiTDenoiser", "DiTRecognition"]
 
 BASE = 10_000
 SHORT = 256
 TIME_FEATURES = 256
-MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
 
 
 def zero(layer: nn.Linear) -> nn.Linear:
@@ -222,7 +221,7 @@ class Condition(nn.Module):
     def forward(self, t: Tensor, z: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
         c = self.constant if self.time is None else self.time(t)
         if self.steps is not None:
-            c = c + self.steps((steps.log2() / MOST).clamp(max=1))
+            c = c + self.steps(log_steps(steps))
         return F.silu(c if z is None else c + self.latent(z))[:, None]
 
 

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "TimeFeatures", "Tokens"]
+__all__ = ["Block", "StatePrior", "TimeFeatures", "Tokens", "log_steps"]
+
+MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
 
 
 class Tokens(nn.Embedding):
@@ -34,6 +36,26 @@ class TimeFeatures(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         angle = t[:, None] * self.frequencies
         return torch.cat([angle.cos(), angle.sin()], dim=-1)  # (B, dim)
+
+
+def log_steps(steps: Tensor) -> Tensor:
+    """T ≥ 1, (B,) -> log2 T in units of MOST, in [0, 1], as TimeFeatures want it."""
+    return (steps.log2() / MOST).clamp(max=1)
+
+
+class StatePrior(nn.Module):
+    """p(z | x_t) = N(m(h), diag σ(h)²) of a denoiser's state h (B, width): mean and log σ. At first N(0, I)."""
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, 2 * dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.linear(self.norm(h)).float().chunk(2, dim=-1)
+        return mean, 7 * torch.tanh(log_std / 7)
 
 
 class Block(nn.Module):

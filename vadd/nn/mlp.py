@@ -1,4 +1,8 @@
-"""Residual MLPs over all positions at once, for short vectors of tokens: the plane, small tables, small images."""
+"""Residual MLPs over all positions at once, for short vectors of tokens: the plane, small tables, small images.
+
+z modulates all blocks, or, where its prior is to look at x_t (`prior` "state"), those of the second half: the state that the
+first half has come to gives the prior.
+"""
 
 import math
 from collections.abc import Callable
@@ -6,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vadd.nn.layers import Block, TimeFeatures, Tokens
+from vadd.nn.layers import Block, StatePrior, TimeFeatures, Tokens, log_steps
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -24,19 +28,29 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(Block(width, condition, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, embedded: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, embedded: Tensor, condition: Tensor | None = None, ask: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """`ask` makes of the state after half of the blocks the condition of the others."""
         h = self.enter(embedded.flatten(1))
         if condition is not None:
             h = h + self.enter_condition(condition)
-        for block in self.blocks:
+        for k, block in enumerate(self.blocks):
+            if ask is not None and k == len(self.blocks) // 2:
+                condition = ask(h)
             h = block(h, condition)
         return self.norm(h)
+
+
+def numbers(condition: int) -> nn.Module:
+    """t, or log T, to a condition."""
+    return nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition))
 
 
 class MLPDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or never if that is 0.
 
-    z and t modulate every block. The output starts at zero, so that the untrained model is uniform.
+    z, t and with `steps` T modulate every block. The output starts at zero, so that the untrained model is uniform.
     """
 
     def __init__(
@@ -49,13 +63,20 @@ class MLPDenoiser(nn.Module):
         blocks: int = 4,
         embedding: int = 16,
         dropout: float = 0.0,
+        steps: bool = False,
+        prior: str = "standard",
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.latents = ((latent_dim,),) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
         self.embed = Tokens(vocab_size + 1, embedding)
-        self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), nn.Linear(TIME_FEATURES, condition))
+        self.time = numbers(condition)
+        self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
+        if steps:
+            self.steps = numbers(condition)
+        if self.prior_reads_state:
+            self.prior = StatePrior(width, latent_dim)
         if latent_dim:
             self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
         self.activation = nn.SiLU()
@@ -67,13 +88,26 @@ class MLPDenoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, draw: Callable[..., Tensor] | None = None, at: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        draw: Callable[..., Tensor] | None = None,
+        at: Tensor | None = None,
+        steps: Tensor | None = None,
     ) -> Tensor:
-        condition = self.time(t)
-        for shape in self.latents:
-            zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
+        condition, ask = self.time(t), None
+        if self.reads_steps:
+            condition = condition + self.steps(log_steps(steps))
+        if self.prior_reads_state:
+            without = condition
+
+            def ask(h: Tensor) -> Tensor:
+                return self.activation(without + self.latent(draw(self.prior(h), h)))
+
+        elif self.latents:
+            zeros = torch.zeros(len(x_t), *self.latents[0], device=x_t.device)
             condition = condition + self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
-        h = self.trunk(self.embed(x_t.flatten(1)), self.activation(condition))  # (B, width)
+        h = self.trunk(self.embed(x_t.flatten(1)), self.activation(condition), ask)  # (B, width)
         logits = self.out(h).view(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]
 
@@ -81,7 +115,7 @@ class MLPDenoiser(nn.Module):
 class MLPRecognition(nn.Module):
     """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
 
-    The time is not read: M tells all that x_t adds to x.
+    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`prior` is the denoiser's.)
     """
 
     def __init__(
@@ -93,16 +127,23 @@ class MLPRecognition(nn.Module):
         blocks: int = 4,
         embedding: int = 16,
         dropout: float = 0.0,
+        steps: bool = False,
+        prior: str = "standard",
     ):
         super().__init__()
-        self.features = width
-        length = math.prod(shape)
+        self.features, self.reads_steps = width, steps
+        length, condition = math.prod(shape), width // 2 if steps else 0
+        if steps:
+            self.steps = nn.Sequential(numbers(condition), nn.SiLU())
         self.embed = Tokens(vocab_size + 1, embedding)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.embed_mask = nn.Parameter(0.02 * torch.randn(length, embedding))
-        self.trunk = Trunk(length, width=width, blocks=blocks, embedding=embedding, condition=0, dropout=dropout)
+        self.trunk = Trunk(
+            length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
+        )
 
-    def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, masked: Tensor, t: Tensor, steps: Tensor | None = None) -> Tensor:
         bit = masked.flatten(1)[..., None]
-        return self.trunk(self.embed(x.flatten(1)) + self.embed_mask * bit)  # (B, L, E) -> (B, width)
+        condition = self.steps(log_steps(steps)) if self.reads_steps else None
+        return self.trunk(self.embed(x.flatten(1)) + self.embed_mask * bit, condition)  # (B, L, E) -> (B, width)
