@@ -39,8 +39,9 @@ def test_every_recipe_accepts_the_options_that_all_have(name):
 def test_overriding_every_field_by_its_own_value_changes_nothing(name):
     experiment = recipe(name)
     words = {
-        k: [str(v) for v in value] if isinstance(value, tuple) else value
+        k: [str(v) for v in value] if isinstance(value, tuple) else str(value)
         for k, (value, _) in fields(experiment).items()
+        if value is not None
     }
     assert override(experiment, words) == experiment
 

@@ -7,7 +7,7 @@ overrides single fields, e.g. `--latent.dim 0`. Nothing here imports torch.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "MLP",
@@ -28,6 +28,11 @@ __all__ = [
     "Train",
     "UNet",
 ]
+
+
+def number(value: object) -> object:
+    """The integer that a word of a command line is: a Literal of integers takes no words."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class Frozen(BaseModel):
@@ -68,7 +73,9 @@ class MnistSource(Frozen):
 
     kind: Literal["mnist"] = "mnist"
     form: Literal["threshold", "stochastic", "static", "grey"] = "static"
-    size: Literal[14, 28, 32] = Field(28, description="14: means of 2 x 2 pixels; 32: with a margin; static has no 14")
+    size: Annotated[Literal[14, 28, 32], BeforeValidator(number)] = Field(
+        28, description="14: sums of 2 x 2 pixels; 32: with a margin; static has no 14"
+    )
     levels: int = Field(2, ge=2, le=256, description="above 2 with form grey only")
     root: str | None = Field(None, description="folder of its files; default $VADD_DATA, the cache, or a download")
 
