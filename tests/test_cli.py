@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vadd import InputError
+from vadd import InputError, build
 from vadd.cli import COMMANDS, main
 from vadd.config import Experiment
-from vadd.overrides import fields, spelled
+from vadd.overrides import fields, override, spelled
 from vadd.recipes import METHODS, RECIPES, recipe, with_method
 from vadd.run import Run
 
@@ -85,6 +85,22 @@ def told(capsys, line: str) -> str:
         ("train toy.coins --train.steps ten", "train.steps must be a valid integer, got 'ten'"),
         ("train toy.coins --train.steps", "--train.steps needs a value"),
         ("train toy.coins --seed -1", "seed must be at least 0, got -1"),
+        ("train toy.coins --seed 99999999999999999999", "seed must be less than 9223372036854775808, got 999"),
+        ("train toy.coins --train.betas 2 3", "train.betas must be less than 1, got 2"),
+        ("train toy.coins --objective.kind persistent", "toy.coins has no option --objective.kind; --method is what"),
+        (
+            "train toy.checkerboard --objective.free-bits 3",
+            "objective.free_bits have no place among 4 particles, got 3",
+        ),
+        (
+            "train text.small --latent.until 4",
+            "latent.until needs networks that read T (network.steps true) and are told",
+        ),
+        (
+            "train text.small --method persistent --sampling.grid learned",
+            "sampling.grid learned is made of single steps",
+        ),
+        ("train text.small --evaluation.scorer nobody", "there is no scorer 'nobody'"),
         ("train custom.csv", "a custom.csv source needs a file, give it with --source.path FILE"),
         ("train custom.csv --source.path nowhere.csv", "there is no file nowhere.csv"),
         ("train custom.array --source.path folder.npy", "could not read"),
@@ -154,6 +170,27 @@ def test_options_reach_the_run(trainer, here):
     of = run.experiment
     assert (of.seed, of.method, of.latent.dim, of.train.betas) == (3, "mdm", 0, (0.8, 0.9))
     assert (of.objective.kl_warmup, of.latent.sees_mask) == (0.5, False)
+
+
+def test_data_that_have_changed_since_training_are_not_taken_for_those_that_were_trained_on(capsys, here):
+    table = here / "people.csv"
+    table.write_text("pet,size\n" + "cat,S\ndog,L\n" * 20)
+    of = override(recipe("custom.csv"), {"source.path": str(table)})
+    run = untrained(here / "run", of)
+    run.remember(data=build.source(of.source).fingerprint)
+    assert main(["sample", "run", "--num", "5", "--steps", "1", "--out", "new.npy"]) == 0
+    capsys.readouterr()
+    table.write_text(table.read_text().replace("cat", "zebra"))
+    for line in ("sample run --num 5 --steps 1", "evaluate run", "encode run --out z.npz"):
+        assert told(capsys, line).startswith("the data of run have changed since it was trained")
+    assert np.load(here / "new.npy").shape == (5, 2)
+
+
+def test_none_leaves_empty_what_is(trainer, here):
+    assert main(["train", "toy.coins", "--source.root", "none", "--evaluation.scorer", "none", "--run", "r"]) == 0
+    of = Run.open(here / "r").experiment
+    assert of.source.root is None
+    assert of.evaluation.scorer == ""
 
 
 def test_the_users_file_is_kept_by_its_absolute_path_and_told_as_it_was_typed(capsys, trainer, here, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 
 from vadd import InputError, build
 from vadd.config import Experiment
-from vadd.overrides import fields, override
+from vadd.overrides import fields, leaves, override
 from vadd.recipes import METHODS, RECIPES, parsed, recipe, with_method
 
 
@@ -118,7 +118,7 @@ def test_a_method_is_its_changes_and_its_name():
     for name, changes in METHODS.items():
         made = with_method(base, name)
         assert made.method == name
-        differing = {k for k, (v, _) in fields(made).items() if v != fields(base)[k][0]}
+        differing = {k for k, (v, _) in leaves(made) if v != dict(leaves(base))[k][0]} - {"method"}
         assert differing == set(changes)
 
 
@@ -135,6 +135,12 @@ def test_a_method_may_be_written_with_changes_and_the_whole_text_is_its_name(nam
     differing = {k: v for k, (v, _) in fields(made).items() if v != fields(plain)[k][0]}
     assert differing == {"latent.sees_mask": False, "objective.kl_warmup": 0.5, "train.lr": 0.01}
     assert Experiment.model_validate_json(made.model_dump_json(), strict=True) == made
+
+
+def test_the_values_of_a_list_are_joined_by_plus():
+    of = with_method(recipe("toy.coins"), "persistent,objective.steps=1+4,train.betas=0.8+0.9")
+    assert (of.objective.steps, of.train.betas) == ((1, 4), (0.8, 0.9))
+    assert with_method(recipe("toy.coins"), "persistent,objective.steps=2").objective.steps == (2,)
 
 
 def test_matched_masked_diffusion_with_changes_is_matched_to_vadd_with_the_same():

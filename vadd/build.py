@@ -145,8 +145,22 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
         )
-    if of.latent.until and not getattr(of.network, "steps", False):
-        raise InputError(f"latent.until needs networks that read T (network.steps true), got {of.latent.until}; take 0")
+    told = getattr(of.network, "steps", False) and of.objective.kind not in ("delbo", "ar")
+    if of.latent.until and of.latent.dim and not told:
+        raise InputError(
+            "latent.until needs networks that read T (network.steps true) and are told it (method persistent, reweighted or "
+            f"step-aware), got {of.latent.until}; take 0"
+        )
+    if told and of.sampling.grid == "learned":
+        raise InputError(
+            "sampling.grid learned is made of single steps, and networks that read T change with their number; "
+            "take another grid, or --network.steps false"
+        )
+    if of.objective.kind == "delbo" and of.objective.particles > 1 and of.objective.free_bits:
+        raise InputError(
+            f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "
+            "take --objective.particles 1"
+        )
 
 
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:

@@ -75,6 +75,7 @@ def train(
 ) -> None:
     """Train a recipe. Every field of its experiment is an option, e.g. --train.steps 100."""
     from vadd.run import Run
+    from vadd.scorer import require_scorer
 
     if recipe is None and not (resume and run):
         raise InputError("vadd train needs a RECIPE, or --resume with --run DIR; `vadd recipes` lists the recipes")
@@ -93,6 +94,8 @@ def train(
             return
     else:
         build.source(experiment.source)  # an unusable file is told as it was typed, before anything is made
+        if scorer := experiment.evaluation.scorer:
+            require_scorer(scorer)
         launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by the first process, which has made the directory
         at = Run.open(run) if launched else Run.create(run, located(experiment))
     with remedy(f"continue with: vadd train --resume --run {run}"):
@@ -100,7 +103,7 @@ def train(
 
         try:
             fit(at, resume=resume)
-        except InputError:
+        except Exception:
             if not (resume or at.begun):
                 at.discard()
             raise

@@ -96,6 +96,8 @@ def compare(
     if budget == "seconds":
         planned = paced(planned, out / "budget.json", jobs)
     runs = {key: opened(run_path(out, *key), of) for key, of in planned.items()}
+    for run in runs.values():
+        run.require_data(source)
     work = [run for run in runs.values() if not is_measured(run)]
     train_all(work, jobs)
     picture(out / "data", source.split("test")[: experiment.evaluation.num], source)

@@ -214,7 +214,7 @@ class Objective(Frozen):
     )
     kl_power: float = Field(1.0, gt=0, description="it rises as (step / warm-up)^power")
     kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
-    free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing")
+    free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
     particles: int = Field(1, ge=1, description="delbo only: above 1, the importance-weighted objective")
     steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2, 4, 8, 16, 64),
@@ -230,7 +230,7 @@ class Train(Frozen):
     final_lr: float = Field(1e-5, ge=0, description="the cosine decay ends here; equal to lr: constant")
     lr_warmup: int = Field(100, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
@@ -290,7 +290,7 @@ class Experiment(Frozen):
     recipe: str
     about: str = ""
     method: str = "vadd"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     source: Source
     network: Network = MLP()
     latent: Latent = Latent()

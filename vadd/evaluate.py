@@ -157,9 +157,8 @@ def evaluate(
         result["scorer"] = judge_of_text.name
     if others:
         result["zero_shot"] = {
-            name: {
-                str(T): of_text(source, model, x, T, particles, proposal, options, of.seed) for T in (*steps, math.inf)
-            }
+            name: {str(T): of_text(source, model, x, T, particles, proposal, options, of.seed) for T in steps}
+            | {str(math.inf): one_by_one(source, model, x, particles, proposal, options, of.seed)}
             for name, x in others.items()
         }
     if model.has_latents:

@@ -25,7 +25,8 @@ With K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (
     E_t E_{x_t} E_r  w(t) [ -log 1/K Σ_j exp(log_likelihood_j + λ log p(z_j)/r_φ(z_j | x, M)) ],
 
 trained with the doubly reparameterised gradient (Tucker et al. 2019, arXiv 1810.04152), whose noise vanishes where r is
-the exact posterior: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by w̃_j².
+the exact posterior and λ = 1: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by
+w̃_j (1 - λ + λ w̃_j), since the density r is in the weights to the power λ.
 """
 
 import math
@@ -215,9 +216,10 @@ def iw_delbo(
     x_t = masking.corrupt(x, t, generator)
     log_w, r = log_weights(model, x, x_t, t, particles, kl_weight, generator)
     share = torch.softmax(log_w.detach(), 1)  # w̃_j
+    of_z = 1 - kl_weight + kl_weight * share
     for z in r.latents:
         if z.requires_grad:
-            z.register_hook(lambda g, z=z: g * share.view(-1, *[1] * (z.dim() - 1)))
+            z.register_hook(lambda g, z=z: g * of_z.view(-1, *[1] * (z.dim() - 1)))
     value = math.log(particles) - torch.logsumexp(log_w.detach(), 1)
     seen = -(share * log_w).sum(1)  # its gradient is what is wanted, its value is not
     masked = masking.is_masked(x_t).flatten(1).sum(1)

@@ -26,6 +26,7 @@ CHOSEN = {
     "method",
     "source.kind",
     "network.kind",
+    "objective.kind",
 }  # by the recipe and the method, never one at a time
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,7 +47,8 @@ def leaves(of: BaseModel, prefix: str = "") -> Iterable[tuple[str, tuple[object,
 
 
 def override(experiment: Experiment, changes: Mapping[str, object]) -> Experiment:
-    """The experiment with other values at dotted names. Values may be words, as a command line has them.
+    """The experiment with other values at dotted names. Values may be words, as a command line has them; `none` leaves a
+    field empty that is.
 
     Raises:
         InputError: an unknown name (told with the nearest), or a value of the wrong type or out of bounds.
@@ -54,8 +56,10 @@ def override(experiment: Experiment, changes: Mapping[str, object]) -> Experimen
     known = fields(experiment)
     for name in changes:
         if name not in known:
-            raise InputError(f"{experiment.recipe} has no option {spelled(name)}{did_you_mean(name, known, spelled)}")
-    return replaced(experiment, changes)
+            hint = "; --method is what chooses it" if name == "objective.kind" else did_you_mean(name, known, spelled)
+            raise InputError(f"{experiment.recipe} has no option {spelled(name)}{hint}")
+    none = {name: known[name][0] for name, value in changes.items() if value == "none" and known[name][0] in (None, "")}
+    return replaced(experiment, {**changes, **none})
 
 
 def replaced(of: Model, changes: Mapping[str, object], prefix: str = "") -> Model:

@@ -204,6 +204,19 @@ class Run:
         except ValueError as error:
             raise InputError(f"{self.log_file} is damaged: {error}; remove the line, or train again") from error
 
+    def remember(self, **facts: object) -> None:
+        """Add to `environment.json` what is known only when training begins."""
+        self.write_json(self.environment, json.loads(self.environment.read_bytes()) | facts)
+
+    def require_data(self, source: "Source") -> None:
+        """Raises InputError where a user's data have changed since training: its tokens would mean something else, and
+        what was learned from might be tested on."""
+        was = json.loads(self.environment.read_bytes()).get("data") if self.environment.is_file() else None
+        if was and was != getattr(source, "fingerprint", None):
+            raise InputError(
+                f"the data of {self.path} have changed since it was trained; put them back, or train it again"
+            )
+
     def truncate_metrics(self, step: int) -> None:
         """Forget the lines after a step: a resumed run writes them again."""
         if self.log_file.exists():
@@ -225,7 +238,6 @@ def environment(experiment: Experiment) -> dict[str, object]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "commit": commit(),
-        "device": experiment.train.device,
         "seed": experiment.seed,
     }
 

@@ -7,6 +7,7 @@ ends with the same weights, bit for bit, as one that was left alone: there is no
 import ctypes
 import logging
 import math
+import os
 import sys
 import time
 import warnings
@@ -246,6 +247,11 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     where = build.device(of)
     source = build.source(experiment.source)
     model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
+    if resume:
+        run.require_data(source)
+    elif os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several
+        name = torch.cuda.get_device_name() if where == "cuda" else "cpu"
+        run.remember(device=name, data=getattr(source, "fingerprint", None))
     training = Training(run, model, source.split("train"), source.split("valid")[:500])
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(of.ema)),

@@ -42,6 +42,7 @@ def load(run: Run):
     run.require_finished()
     experiment = run.experiment
     source = build.source(experiment.source)
+    run.require_data(source)
     model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     try:
         model.load_state_dict(load_file(run.weights))
@@ -143,7 +144,9 @@ def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[s
         )
     x = source.split(split) if input is None else source.read(input)
     if (np.asarray(x, dtype=np.int64) < 0).any():
-        raise InputError(f"encode needs whole data points, but {input} leaves tokens open")
+        raise InputError(
+            f"encode needs whole data points, but {input} leaves tokens open; in a .csv a category ? is written \\?"
+        )
     rows = torch.from_numpy(np.asarray(x, dtype=np.int64)).to(model.device)
     means, stds = [], []
     for part in rows.split(run.experiment.evaluation.batch):

@@ -105,6 +105,12 @@ class Corpus:
         return self.prepared.pad
 
     @property
+    def fingerprint(self) -> str:
+        """Of the text and of its tokenizer."""
+        of = self.prepared.manifest
+        return f"{of['sha256']} {of['tokenizer']['sha256']}"
+
+    @property
     def provenance(self) -> str:
         """Where this text comes from, in a phrase for reports."""
         return self.prepared.manifest["origin"]

@@ -11,12 +11,14 @@ table, no entropy. The vocabulary is that of the whole file, so it does not depe
 import csv
 import difflib
 import io
+import json
 import math
 import re
 from typing import final
 
 import numpy as np
 
+from vadd.data.files import sha256
 from vadd.data.source import (
     Lines,
     Rows,
@@ -59,6 +61,7 @@ class Array:
 
     def __init__(self, path: str, seed: int = 0):
         x = integers(path, "data")
+        self.fingerprint = sha256(x)
         if x.ndim < 2:
             raise InputError(f"data {path} must have shape (N, ...), got {x.shape}; use x.reshape(-1, 1)")
         enough(len(x), path, "rows")
@@ -119,6 +122,7 @@ class Csv:
     def __init__(self, path: str, seed: int = 0):
         self.path = path
         self.columns, rows = cells(path, "data")
+        self.fingerprint = sha256(json.dumps([self.columns, rows]).encode())
         if len(self.columns) < 2:
             raise InputError(
                 f"{path} has one column, {self.columns[0]!r}, at least two are needed; separate them by commas"
@@ -258,6 +262,7 @@ class Text:
         self.path = path
         lines = [line for line in re.split(r"\r\n|\r|\n", text_of(path, "data")) if line]
         enough(len(lines), path, "lines that are not empty")
+        self.fingerprint = sha256("\n".join(lines).encode())
         if not 0 <= length <= LONGEST_TEXT:
             raise InputError(f"length must be 1 to {LONGEST_TEXT}, or 0 for the longest line, got {length}")
         length = length or max(map(len, lines))

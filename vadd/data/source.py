@@ -72,6 +72,7 @@ class Source(Protocol):
     vocab_size: int  # V; tokens are 0..V-1
     entropy: float | None  # nats per example where the law is known
     ordered: bool  # tokens are levels (pixels, coordinates), not categories
+    fingerprint: str | None  # of data that a user may change after training; else it may be missing
     pad: int | None  # the token that fills up short examples, where there are such
 
     def split(self, name: Split) -> np.ndarray:

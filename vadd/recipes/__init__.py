@@ -5,14 +5,15 @@ can be compared on equal terms. A method can be changed where it is named, e.g. 
 
     vadd,latent.sees_mask=false        vadd,latent.dim=4,objective.kl_warmup=0
 
-The whole text is then its name, and names its folder in a comparison. Nothing here imports torch.
+The values of a list are joined by +, as in persistent,objective.steps=1+4. The whole text is then its name, and names its
+folder in a comparison. Nothing here imports torch.
 """
 
 from collections.abc import Callable
 
 from vadd.config import Experiment
 from vadd.errors import InputError
-from vadd.overrides import did_you_mean, override, spelled
+from vadd.overrides import did_you_mean, fields, override, replaced, spelled
 from vadd.recipes import custom, image, text, toy
 
 __all__ = ["METHODS", "RECIPES", "parsed", "recipe", "with_method"]
@@ -82,4 +83,6 @@ def with_method(experiment: Experiment, method: str) -> Experiment:
     Raises InputError for an unknown name, or a change that is not allowed.
     """
     name, changes = parsed(method)
-    return override(experiment, METHODS[name] | changes).model_copy(update={"method": method})
+    known = fields(experiment)
+    own = {k: v.split("+") if isinstance(known.get(k, ("",))[0], tuple) else v for k, v in changes.items()}
+    return override(replaced(experiment, METHODS[name]), own).model_copy(update={"method": method})
