@@ -310,7 +310,7 @@ def per_example(runs: Iterable[Run]) -> dict[str, np.ndarray]:
 def summary(
     experiment: Experiment, runs: dict[tuple[str, int], Run], commands: list[str], budget: str = "examples"
 ) -> dict:
-    """comparison.json (DESIGN section 6).
+    """comparison.json.
 
     A measure is a number, or a dict with its `mean`; one that a seed lacks, or has as null, is left out. `se` is over
     seeds, of a single one over the examples.
