@@ -11,6 +11,7 @@ from vadd import (
     Cosine,
     Geometric,
     Linear,
+    MaskedDiffusion,
     Masking,
     Polynomial,
     Replay,
@@ -184,6 +185,57 @@ def test_bounds_are_the_same_for_any_batch_split(latents):
     whole = nelbo(model, x, 5, particles=3, latents=latents, generator=generator(5))
     cut = nelbo(model, x, 5, particles=3, latents=latents, batch=10, generator=generator(5))
     assert torch.allclose(whole, cut, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+@pytest.mark.parametrize("latent_dim", [0, 1])
+def test_samples_of_a_class_follow_the_law_of_the_model_that_is_told_it(latent_dim, guidance):
+    model = small_model((2,), 3, latent_dim, scale=1.0, network={"classes": 2})
+    x, num = everything(model), 40_000
+    laws = []
+    for label in (0, 1):
+        with model.told(labels=label, guidance=guidance):
+            laws.append(torch.exp(-exact_nll(model, x, 2)))
+        assert laws[-1].sum().item() == pytest.approx(1, abs=1e-6)
+        drawn = sample(model, num, 2, label=label, guidance=guidance, generator=generator(1))
+        counts = torch.bincount(drawn @ torch.tensor([3, 1]), minlength=9).double()
+        assert ((counts - num * laws[-1]) ** 2 / (num * laws[-1])).sum().item() < 26.1
+    assert (laws[0] - laws[1]).abs().sum() > 0.02
+    assert (torch.exp(-exact_nll(model, x, 2)) - laws[0]).abs().sum() > 0.02  # no label is a third law
+
+
+def test_a_denoiser_learns_classes_and_to_do_without_and_guidance_goes_further():
+    model = MaskedDiffusion((1,), Masking(2), MLPDenoiser((1,), 2, width=16, blocks=1, classes=2))
+    y = torch.arange(2).repeat(32)
+    x = torch.where(torch.rand(64, generator=generator()) < 0.8, y, 1 - y)[:, None]  # the class, four times in five
+    optimiser, noise = torch.optim.Adam(model.parameters(), 1e-2), generator(1)
+    for _ in range(300):
+        labels = y.masked_fill(torch.rand(64, generator=noise) < 0.2, 2)
+        with model.told(labels=labels):
+            loss = objective(model, x, torch.ones(64, dtype=torch.float64), generator=noise).mean()
+        optimiser.zero_grad(), loss.backward(), optimiser.step()
+    ones = {
+        (label, w): sample(model, 4000, 1, label=label, guidance=w, generator=generator(2)).double().mean().item()
+        for label, w in ((-1, 0), (0, 0), (1, 0), (1, 1.5))
+    }
+    assert ones[1, 0] == pytest.approx(x[y == 1].double().mean().item(), abs=0.05)
+    assert ones[0, 0] == pytest.approx(x[y == 0].double().mean().item(), abs=0.05)
+    assert ones[-1, 0] == pytest.approx(x.double().mean().item(), abs=0.07)
+    assert ones[1, 1.5] > ones[1, 0] + 0.05
+
+
+@pytest.mark.parametrize(
+    ("classes", "asked", "words"),
+    [
+        (0, {"label": 1}, "this model reads no classes, got label 1"),
+        (2, {"label": 2}, "labels are 0 to 1, got label 2"),
+        (2, {"guidance": 1.0}, "guidance must be a number of at least 0, and goes with a label, got 1.0 and label -1"),
+        (2, {"guidance": -1.0, "label": 1}, "guidance must be a number of at least 0"),
+    ],
+)
+def test_a_label_that_is_not_known_is_refused(classes, asked, words):
+    with pytest.raises(InputError, match=words):
+        sample(small_model((2,), 3, 1, network={"classes": classes}), 3, 1, **asked)
 
 
 @torch.no_grad()

@@ -5,17 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from vadd import build, train
+from vadd import InputError, MaskedDiffusion, build, train
 from vadd.config import MLP, CorpusSource, DiT, Experiment
+from vadd.overrides import override
 from vadd.recipes import recipe, with_method
 from vadd.run import Run
-from vadd.train import Batches, fit
+from vadd.train import Batches, fit, labels_of
 
 SMALL = {"network": MLP(width=16, blocks=1, embedding=4, dropout=0.1)}
 
@@ -166,3 +168,34 @@ def test_matched_masked_diffusion_has_as_many_parameters_as_all_of_vadd():
         matched = build.matched(experiment, experiment.latent.dim, source.shape, source.vocab_size)
         mdm = build.model(matched, source.shape, source.vocab_size).parameter_counts()
         assert mdm["sampling"] == mdm["training"] == pytest.approx(vadd, rel=0.02)
+
+
+def test_the_labels_of_a_denoiser_that_reads_classes_are_those_of_the_data():
+    digits = build.source(recipe("image.digits").source)
+    labels = labels_of(digits, 10)
+    assert len(labels) == len(digits.split("train"))
+    assert set(labels) == set(range(10))
+    assert labels_of(digits, 0) is None
+    with pytest.raises(InputError, match=r"network\.classes is 5, and the data have labels up to 9"):
+        labels_of(digits, 5)
+    with pytest.raises(InputError, match=r"network\.classes is 2, and the data have no labels"):
+        labels_of(build.source(recipe("toy.coins").source), 2)
+
+
+def test_classes_are_learned_from_their_labels_and_some_are_hidden(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        MaskedDiffusion, "told", lambda self, *a, labels=None, **k: told.append(labels) or nullcontext()
+    )
+    of = override(
+        recipe("image.digits"), {"train.steps": 3, "train.batch": 400, "network.width": 16, "network.classes": 10}
+    )
+    run = Run.create(tmp_path / "run", of)
+    fit(run, quiet=True)
+    labels = torch.cat([each for each in told if each is not None])
+    assert len(labels) == 1200
+    assert 0.05 < (labels == 10).double().mean() < 0.15
+    data = labels_of(build.source(of.source), 10)
+    batches = Batches(build.source(of.source).split("train"), 400, of.seed)
+    seen = torch.from_numpy(np.concatenate([data[batches.rows(step)] for step in range(3)])).long()
+    assert torch.equal(labels[labels < 10], seen[labels < 10])

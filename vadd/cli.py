@@ -51,6 +51,8 @@ SamplerGiven = Annotated[
 Temperature = Annotated[float | None, Field(ge=0, description="of tokens; 0: the most likely")]
 TopP = Annotated[float | None, Field(gt=0, le=1, description="mass of the most likely tokens that are drawn from")]
 LatentTemperature = Annotated[float | None, Field(ge=0, description="standard deviations of z times this")]
+Label = Annotated[int | None, Field(ge=0, description="class to draw, where the network reads classes")]
+Guidance = Annotated[float | None, Field(ge=0, description="with a label: how far beyond what the model says of it")]
 Watched = Annotated[bool, Field(description="show how the masks are filled, step by step")]
 
 
@@ -121,6 +123,8 @@ def sample(
     temperature: Temperature = None,
     top_p: TopP = None,
     latent_temperature: LatentTemperature = None,
+    label: Label = None,
+    guidance: Guidance = None,
     seed: Seed = 0,
     watch: Watched = False,
     out: Out | None = None,
@@ -130,7 +134,7 @@ def sample(
 
     of, source = opened(run, out)
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
-    changes |= {"latent_temperature": latent_temperature, "seed": seed}
+    changes |= {"latent_temperature": latent_temperature, "label": label, "guidance": guidance, "seed": seed}
     from vadd.use import draw
 
     start = np.full((num, *source.shape), -1)
@@ -163,6 +167,8 @@ def fill(
     temperature: Temperature = None,
     top_p: TopP = None,
     latent_temperature: LatentTemperature = None,
+    label: Label = None,
+    guidance: Guidance = None,
     seed: Seed = 0,
     watch: Watched = False,
     out: Out | None = None,
@@ -178,7 +184,13 @@ def fill(
     if not (known < 0).any():
         raise InputError(f"{given} leaves nothing to fill in; hide a part of it with --mask, e.g. --mask lower")
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
-    changes |= {"latent_temperature": latent_temperature, "seed": seed, "num": num}
+    changes |= {
+        "latent_temperature": latent_temperature,
+        "label": label,
+        "guidance": guidance,
+        "seed": seed,
+        "num": num,
+    }
     from vadd.use import fill as completed
 
     def filled(callback=None):

@@ -154,6 +154,7 @@ class MLP(Frozen):
     embedding: int = Field(16, ge=1, description="numbers that stand for one token")
     dropout: float = Field(0.0, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
+    classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
 
 
 class UNet(Frozen):
@@ -165,6 +166,7 @@ class UNet(Frozen):
     heads: int = Field(1, ge=1, description="of the attention in the middle")
     down: int = Field(0, ge=0, description="halvings of the resolution; 0 is the paper's")
     dropout: float = Field(0.1, ge=0, lt=1)
+    classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
     recompute: bool = Field(
         False, description="blocks are computed again in the backward pass: slower, far less memory"
     )
@@ -259,6 +261,8 @@ class Sampling(Frozen):
     temperature: float = Field(1.0, ge=0, description="of tokens; 0: the most likely one")
     top_p: float = Field(1.0, gt=0, le=1, description="mass of the most likely tokens that are drawn from")
     latent_temperature: float = Field(1.0, ge=0, description="the prior's standard deviations times this")
+    label: int = Field(-1, ge=-1, description="where the network reads classes: the one to draw; -1: any")
+    guidance: float = Field(0.0, ge=0, description="with a label: w, of (1 + w) log μ(x | label) - w log μ(x)")
     entropy_bound: float = Field(0.1, ge=0, description="entropy-bounded only: nats")
     eta: float = Field(
         0.1, ge=0, le=1, description="remask only: part of the largest probability of being masked again"

@@ -8,6 +8,7 @@ that it may compute from its own state. It does not know who answers:
     Replay     z as told                         encodings, interpolations
     Scaled     z = mean + σ ε, with ε as told    quadrature
     Mode       z = the prior's mean              a control (`zero`)
+    Kept       as another, whose z it keeps      two calls with the same z
 
 A denoiser that never asks is masked diffusion. Most offer N(0, I); one whose prior looks at x_t asks later, and r_φ is then
 told relative to p: r = N(p's mean + m, diag σ_p² σ²), which for N(0, I) is N(m, diag σ²).
@@ -24,7 +25,7 @@ from torch import Tensor
 from vadd.errors import InputError
 from vadd.noise import normal, rows_of
 
-__all__ = ["Draw", "Gaussian", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
+__all__ = ["Draw", "Gaussian", "Kept", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
 
 
 class Gaussian(NamedTuple):
@@ -97,6 +98,17 @@ class Silenced:
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
         z = self.draw(prior, context)
         return z.masked_fill(self.silent.view(-1, *[1] * (z.dim() - 1)), 0.0)
+
+
+class Kept:
+    """Asks another, and keeps its answers in `latents`."""
+
+    def __init__(self, draw: Draw):
+        self.draw, self.latents = draw, []
+
+    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+        self.latents.append(self.draw(prior, context))
+        return self.latents[-1]
 
 
 class Replay:

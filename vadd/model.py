@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Gaussian, Mode, Posterior, Silenced
+from vadd.latent import Draw, Gaussian, Kept, Mode, Posterior, Replay, Silenced
 from vadd.masking import Masking
 
 __all__ = ["Denoiser", "MaskedDiffusion", "Recognition"]
@@ -27,7 +27,8 @@ class Denoiser(Protocol):
 
     `latents` lists the shapes of the latents it asks for, in order. A network with `reads_steps`, denoiser or recognition,
     is called with `steps` (B,) as well, the T of each row's sampler. `prior_reads_state`: the prior that it offers depends
-    on x_t, so that one z cannot be kept.
+    on x_t, so that one z cannot be kept. A denoiser with `classes` > 0 is called with `labels` (B,): the class of each row,
+    or `classes` where it is not known.
     """
 
     latents: tuple[tuple[int, ...], ...]
@@ -91,23 +92,38 @@ class MaskedDiffusion(nn.Module):
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
         self.steps, self.until = 1, until
+        self.labels, self.guidance = None, 0.0
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
         self.heads = nn.ModuleList(Head(recognition.features, z, sharp) for z in denoiser.latents)
 
     @contextlib.contextmanager
-    def told(self, steps: float | Int[Tensor, " B"]):
-        """For a while, networks that read T are told this one, a number or one a row; otherwise they are told 1."""
-        before, self.steps = self.steps, steps
+    def told(
+        self,
+        steps: float | Int[Tensor, " B"] | None = None,
+        *,
+        labels: int | Int[Tensor, " B"] | None = None,
+        guidance: float | None = None,
+    ):
+        """For a while, networks that read T are told this one, and a denoiser that reads classes these labels; a number,
+        or one a row; None for what they are told already, at first T = 1 and no label. With `guidance` w its logits are
+        (1 + w) times those with the labels, less w times those without, for the same z (Ho and Salimans 2022, arXiv
+        2207.12598)."""
+        before = self.steps, self.labels, self.guidance
+        now = (old if new is None else new for old, new in zip(before, (steps, labels, guidance), strict=True))
+        self.steps, self.labels, self.guidance = now
         try:
             yield
         finally:
-            self.steps = before
+            self.steps, self.labels, self.guidance = before
 
-    def _steps(self, network: nn.Module, rows: int) -> dict[str, Tensor]:
-        if not getattr(network, "reads_steps", False):
-            return {}
-        return {"steps": torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).expand(rows)}
+    def _told(self, network: nn.Module, rows: int, labels: int | Tensor | None = None) -> dict[str, Tensor]:
+        said = {}
+        if getattr(network, "reads_steps", False):
+            said["steps"] = torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).expand(rows)
+        if classes := getattr(network, "classes", 0):
+            said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
+        return said
 
     def _silent(self, rows: int) -> Bool[Tensor, " B"] | None:
         """Where z is switched off, since T is above `until`: None for nowhere."""
@@ -118,6 +134,11 @@ class MaskedDiffusion(nn.Module):
     @property
     def reads_steps(self) -> bool:
         return getattr(self.denoiser, "reads_steps", False)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the denoiser can be told, 0 for none."""
+        return getattr(self.denoiser, "classes", 0)
 
     @property
     def prior_reads_state(self) -> bool:
@@ -146,7 +167,13 @@ class MaskedDiffusion(nn.Module):
         draw, silent = draw or Mode(), self._silent(len(x_t))
         if silent is not None:
             draw = Silenced(draw, silent)
-        return self.denoiser(x_t, t.float(), draw, at, **self._steps(self.denoiser, len(x_t)))
+        plain, labelled = (self._told(self.denoiser, len(x_t), labels) for labels in (None, self.labels))
+        if not self.guidance:
+            return self.denoiser(x_t, t.float(), draw, at, **labelled)
+        kept = Kept(draw)
+        with_label = self.denoiser(x_t, t.float(), kept, at, **labelled)
+        without = self.denoiser(x_t, t.float(), Replay(*kept.latents), at, **plain)
+        return without + (1 + self.guidance) * (with_label - without)
 
     def posterior(
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None
@@ -155,7 +182,7 @@ class MaskedDiffusion(nn.Module):
         if self.recognition is None:
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
-        features = self.recognition(x, seen, t.float(), **self._steps(self.recognition, len(x)))
+        features = self.recognition(x, seen, t.float(), **self._told(self.recognition, len(x)))
         return Posterior(features, list(self.heads), generator, silent=self._silent(len(x)))
 
     def parameter_counts(self) -> dict[str, int]:

@@ -114,6 +114,16 @@ def require_temperature(name: str, value: float) -> None:
         raise InputError(f"{name} must be a number of at least 0, got {value}")
 
 
+def require_label(model: MaskedDiffusion, label: int, guidance: float) -> None:
+    if label >= max(0, model.classes):
+        known = f"labels are 0 to {model.classes - 1}" if model.classes else "this model reads no classes"
+        raise InputError(f"{known}, got label {label}; train with --network.classes N for a model that reads N of them")
+    if not 0 <= guidance < math.inf or (guidance and label < 0):
+        raise InputError(
+            f"guidance must be a number of at least 0, and goes with a label, got {guidance} and label {label}"
+        )
+
+
 def token_logits(
     model: MaskedDiffusion,
     x_t: Int[Tensor, "B *D"],
@@ -221,6 +231,8 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     latent_temperature: float = 1.0,
+    label: int = -1,
+    guidance: float = 0.0,
     given: Int[Tensor, "num *D"] | None = None,
     resampled: int = 256,
     generator: torch.Generator | None = None,
@@ -240,13 +252,16 @@ def sample(
         temperature: of tokens; 0 takes the most likely one.
         top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
         latent_temperature: the prior's σ times this: z ~ N(0, τ² I); other than 1, a fixed z does not look at `given`.
+        label: for a model that reads classes, the one to draw; -1 for any.
+        guidance: with a label, w of `MaskedDiffusion.told`; it takes a second network call a step.
         given: (num, *D) tokens to keep, -1 where the model shall fill in; they come back unchanged.
         resampled: of how many z one is taken where a fixed z is to fit what is given; 0: it does not look.
         callback: called after each step of each batch with the index of the step and x_s (B, *D).
 
     Raises:
         InputError: num or steps or batch below 1, an unknown grid or choice of latents, infinitely many steps of another
-            sampler, temperatures or top_p out of range, `given` of another shape or with tokens outside -1..V-1.
+            sampler, temperatures or top_p out of range, a label that the model does not read, guidance without a label,
+            `given` of another shape or with tokens outside -1..V-1.
     """
     for name, value in (("num", num), ("batch", num if batch is None else batch)):
         if value < 1:
@@ -260,6 +275,7 @@ def sample(
     law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents else 1)
     law.require()
     require_temperature("latent_temperature", latent_temperature)
+    require_label(model, label, guidance)
     times = None if steps == math.inf else time_grid(steps, grid).to(model.device)[:, None].expand(-1, num)
     start = given_to_start(model, num, given)
     # Two families of streams: for positions and tokens, and for latents.
@@ -275,7 +291,7 @@ def sample(
     looks = looks and not model.prior_reads_state  # where fixed are the random numbers, not z
     fits = looks and bool((start != model.masking.mask).any())
     finished = []
-    with model.told(steps):
+    with model.told(steps, labels=None if label < 0 else label, guidance=guidance or None):
         for first in range(0, num, batch or num):
             rows = slice(first, first + (batch or num))
             x, free = start[rows], model.masking.is_masked(start[rows])

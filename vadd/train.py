@@ -33,6 +33,7 @@ from vadd.run import Run, atomic
 __all__ = ["Batches", "fit"]
 
 NOISE, ORDER, VALIDATION = range(3)  # keys of the independent random streams of a run
+HIDDEN = 0.1  # of the labels, so that a denoiser that reads classes learns to do without
 
 
 def seed_of(*key: int) -> int:
@@ -57,11 +58,13 @@ class Batches:
 
     def __call__(self, step: int) -> torch.Tensor:
         """(batch // world, *D) int64: this rank's share of the global batch of a step."""
+        return torch.from_numpy(self.data[self.rows(step)]).long()
+
+    def rows(self, step: int) -> np.ndarray:
+        """(batch // world,): which examples these are."""
         position = step * self.batch + np.arange(self.rank, self.batch, self.world)
         epoch, place = np.divmod(position, len(self.data))
-        return torch.from_numpy(
-            self.data[np.concatenate([self._permuted(e, place[epoch == e]) for e in np.unique(epoch)])]
-        ).long()
+        return np.concatenate([self._permuted(e, place[epoch == e]) for e in np.unique(epoch)])
 
     def _permuted(self, epoch: int, place: np.ndarray) -> np.ndarray:
         if epoch != self.epoch:
@@ -73,8 +76,9 @@ class Batches:
 class Training(lightning.LightningModule):
     """The model under one experiment: which terms, at which times, with which weight; and what is logged."""
 
-    def __init__(self, run: Run, model, train: np.ndarray, valid: np.ndarray):
+    def __init__(self, run: Run, model, train: np.ndarray, valid: np.ndarray, labels: np.ndarray | None = None):
         super().__init__()
+        self.labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
         self.run, self.model, self.data, self.held_out = run, model, train, valid
         self.experiment = run.experiment
         self.window: dict[str, list[float]] = defaultdict(list)
@@ -97,6 +101,10 @@ class Training(lightning.LightningModule):
         weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles)
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
+        labels = None
+        if self.labels is not None:
+            hidden = torch.rand(len(x), generator=noise) < HIDDEN
+            labels = self.labels[self.batches.rows(step)].masked_fill(hidden, self.model.classes).to(self.device)
         if of.kind == "ar":
             loss = -self.model.log_prob(x).flatten(1).sum(1)
             named = {"nll": loss}
@@ -105,13 +113,18 @@ class Training(lightning.LightningModule):
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
-            with self.model.told(T):
+            with self.model.told(T, labels=labels):
                 loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
         elif of.particles > 1 and self.model.has_latents:
-            loss, terms = iw_delbo(self.model, x, stratified_times(len(x), shared, **place), of.particles, **options)
+            t = stratified_times(len(x), shared, **place)
+            if labels is not None:
+                labels = labels.repeat_interleave(of.particles)
+            with self.model.told(labels=labels):
+                loss, terms = iw_delbo(self.model, x, t, of.particles, **options)
         else:
             t = stratified_times(len(x), shared, **place)
-            loss, terms = delbo(self.model, x, t, free_bits=of.free_bits, **options)
+            with self.model.told(labels=labels):
+                loss, terms = delbo(self.model, x, t, free_bits=of.free_bits, **options)
         if of.kind != "ar":
             named = {"log_likelihood": terms.log_likelihood, "kl": terms.kl, "kl_weight": torch.tensor(weight)}
         loss = loss.mean()
@@ -236,6 +249,17 @@ def keep_freed_memory() -> None:
     libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
+def labels_of(source, classes: int) -> np.ndarray | None:
+    """Of the training examples, for a denoiser that reads them. Raises InputError if there are none, or other ones."""
+    if not classes:
+        return None
+    labels = source.labels("train")
+    if labels is None or labels.max() >= classes:
+        has = "no labels" if labels is None else f"labels up to {labels.max()}"
+        raise InputError(f"network.classes is {classes}, and the data have {has}; set it to their number, or to 0")
+    return labels
+
+
 def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     """Train what the run's config says and write `model.safetensors`, the averaged weights. `resume` continues exactly.
 
@@ -252,7 +276,8 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     elif os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several
         name = torch.cuda.get_device_name() if where == "cuda" else "cpu"
         run.remember(device=name, data=getattr(source, "fingerprint", None))
-    training = Training(run, model, source.split("train"), source.split("valid")[:500])
+    labels = labels_of(source, getattr(model, "classes", 0))
+    training = Training(run, model, source.split("train"), source.split("valid")[:500], labels)
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(of.ema)),
         Record(),

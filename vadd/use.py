@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 LEARNED_ON = 500  # training examples
-TEMPERED = ("temperature", "top_p", "latent_temperature")
+TEMPERED = {"temperature": 1, "top_p": 1, "latent_temperature": 1, "label": -1, "guidance": 0}  # another law, if not so
 
 
 def load(run: Run):
@@ -102,12 +102,16 @@ def options_of(run: Run, sampling: Sampling) -> dict:
     """The arguments of `vadd.sample` for it: three always, others where they are not its defaults. Of an autoregressive
     model, what concerns steps and latents is left at its default."""
     if run.experiment.objective.kind == "ar":
+        if sampling.label >= 0:
+            raise InputError(
+                f"{run.path} is autoregressive and reads no classes, got label {sampling.label}; leave it out"
+            )
         sampling = Sampling(temperature=sampling.temperature, top_p=sampling.top_p)
     grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid
     options = {"latents": sampling.latents, "grid": grid, "batch": run.experiment.evaluation.batch}
     if sampling.sampler != "ancestral":
         options["step"] = build.sampler(sampling)
-    return options | {name: value for name in TEMPERED if (value := getattr(sampling, name)) != 1}
+    return options | {name: value for name, not_so in TEMPERED.items() if (value := getattr(sampling, name)) != not_so}
 
 
 def learned_grid(run: Run) -> LearnedGrid:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "StatePrior", "TimeFeatures", "Tokens", "log_steps"]
+__all__ = ["Block", "StatePrior", "TimeFeatures", "Tokens", "labels_to", "log_steps"]
 
 MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
 
@@ -41,6 +41,13 @@ class TimeFeatures(nn.Module):
 def log_steps(steps: Tensor) -> Tensor:
     """T ≥ 1, (B,) -> log2 T in units of MOST, in [0, 1], as TimeFeatures want it."""
     return (steps.log2() / MOST).clamp(max=1)
+
+
+def labels_to(condition: int, classes: int) -> nn.Embedding:
+    """A class, or `classes` for none that is known, to a condition; at first to zero."""
+    layer = nn.Embedding(classes + 1, condition)
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 class StatePrior(nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vadd.nn.layers import Block, StatePrior, TimeFeatures, Tokens, log_steps
+from vadd.nn.layers import Block, StatePrior, TimeFeatures, Tokens, labels_to, log_steps
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -50,7 +50,8 @@ def numbers(condition: int) -> nn.Module:
 class MLPDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or never if that is 0.
 
-    z, t and with `steps` T modulate every block. The output starts at zero, so that the untrained model is uniform.
+    z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
+    model is uniform.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class MLPDenoiser(nn.Module):
         dropout: float = 0.0,
         steps: bool = False,
         prior: str = "standard",
+        classes: int = 0,
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
@@ -73,8 +75,11 @@ class MLPDenoiser(nn.Module):
         self.embed = Tokens(vocab_size + 1, embedding)
         self.time = numbers(condition)
         self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
+        self.classes = classes
         if steps:
             self.steps = numbers(condition)
+        if classes:
+            self.label = labels_to(condition, classes)
         if self.prior_reads_state:
             self.prior = StatePrior(width, latent_dim)
         if latent_dim:
@@ -94,10 +99,13 @@ class MLPDenoiser(nn.Module):
         draw: Callable[..., Tensor] | None = None,
         at: Tensor | None = None,
         steps: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         condition, ask = self.time(t), None
         if self.reads_steps:
             condition = condition + self.steps(log_steps(steps))
+        if self.classes:
+            condition = condition + self.label(labels)
         if self.prior_reads_state:
             without = condition
 
@@ -115,7 +123,8 @@ class MLPDenoiser(nn.Module):
 class MLPRecognition(nn.Module):
     """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
 
-    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`prior` is the denoiser's.)
+    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`prior` and
+    `classes` are the denoiser's: x tells its class.)
     """
 
     def __init__(
@@ -129,6 +138,7 @@ class MLPRecognition(nn.Module):
         dropout: float = 0.0,
         steps: bool = False,
         prior: str = "standard",
+        classes: int = 0,
     ):
         super().__init__()
         self.features, self.reads_steps = width, steps

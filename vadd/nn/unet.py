@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures, Tokens
+from vadd.nn.layers import TimeFeatures, Tokens, labels_to
 
 __all__ = ["UNetDenoiser", "UNetRecognition"]
 
@@ -183,6 +183,7 @@ class UNetDenoiser(nn.Module):
         heads: int = 1,
         down: int = 0,
         recompute: bool = False,
+        classes: int = 0,
         embedding: int | None = None,
     ):
         super().__init__()
@@ -195,6 +196,9 @@ class UNetDenoiser(nn.Module):
 
         self.embed = Tokens(vocab_size + 1, embedding)
         self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), *mlp(TIME_FEATURES))
+        self.classes = classes
+        if classes:
+            self.label = labels_to(channels, classes)
         if latent_dim:
             # One MLP reads z; a linear map for each block up then tells that block what it wants of it. The same vector
             # everywhere would have to suit the features of every depth; the maps are 2% of the parameters.
@@ -213,14 +217,21 @@ class UNetDenoiser(nn.Module):
         self.out = conv(channels, self.colours * vocab_size, zero=True)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, draw: Callable[..., Tensor] | None = None, at: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        draw: Callable[..., Tensor] | None = None,
+        at: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
-        latent = None
+        condition, latent = self.time(t), None
+        if self.classes:
+            condition = condition + self.label(labels)
         for shape in self.latents:
             zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
             latent = self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
         image = x_t.reshape(len(x_t), self.colours, *self.shape[-2:])
-        h = self.unet(self.embed(image), self.time(t), latent)
+        h = self.unet(self.embed(image), condition, latent)
         logits = self.out(h).unflatten(1, (self.colours, self.vocab_size)).movedim(2, -1)  # (B, C, H, W, V)
         logits = logits.reshape(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]  # the output layer is 3% of the work: all of it is always done
@@ -230,7 +241,8 @@ class UNetRecognition(nn.Module):
     """(x, M) -> features (B, channels): the UNet's, averaged over the masked positions M; zeros if M is empty.
 
     Each position gives the embedding of its token plus, where it is masked, that of the mask bit. A pixel with several
-    masked colours counts that many times. The time is not read: M tells all that x_t adds to x.
+    masked colours counts that many times. The time is not read: M tells all that x_t adds to x. (`classes` is the
+    denoiser's: x tells its class.)
     """
 
     def __init__(
@@ -244,6 +256,7 @@ class UNetRecognition(nn.Module):
         heads: int = 1,
         down: int = 0,
         recompute: bool = False,
+        classes: int = 0,
         embedding: int | None = None,
     ):
         super().__init__()
