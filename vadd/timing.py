@@ -26,7 +26,7 @@ __all__ = ["seconds_per_step"]
 ROUNDS = 5  # turns of each method
 BLOCKS = 3  # that count in a turn, after one that warms up
 SECONDS = 0.25  # that a block shall take
-LEAST = 5  # steps of a block, and of the trial that says how many take so long
+LEAST = 5  # steps of a block of the trial that says how many take so long
 
 
 def seconds_per_step(experiments: dict[str, Experiment]) -> dict[str, float]:
@@ -42,7 +42,7 @@ def seconds_per_step(experiments: dict[str, Experiment]) -> dict[str, float]:
 def steps_of_a_block(of: Experiment) -> int:
     """As many as take `SECONDS`, and not so many that measuring takes longer than the training itself."""
     wanted = SECONDS / max(statistics.median(timed(of, LEAST)), 1e-6)
-    return max(LEAST, round(min(wanted, of.train.steps / (ROUNDS * (1 + BLOCKS)))))
+    return max(1, round(min(wanted, of.train.steps / (ROUNDS * (1 + BLOCKS)))))
 
 
 def timed(of: Experiment, size: int) -> list[float]:
