@@ -62,7 +62,7 @@ def cifar10() -> Experiment:
     return Experiment(
         recipe="image.cifar10",
         about="CIFAR-10 pixels, UNet of 32 channels that halves twice; 500 steps of 32, about 1.3 s each on one core; "
-        "quality not measured yet",
+        "after four minutes 7.6 bits a dimension in 50 steps, masked diffusion 7.2",
         source=CifarSource(),
         latent=Latent(dim=32),
         network=UNet(channels=32, blocks=4, down=2),
