@@ -115,7 +115,7 @@ def require_temperature(name: str, value: float) -> None:
 
 
 def require_label(model: MaskedDiffusion, label: int, guidance: float) -> None:
-    if label >= max(0, model.classes):
+    if label >= model.classes:
         known = f"labels are 0 to {model.classes - 1}" if model.classes else "this model reads no classes"
         raise InputError(f"{known}, got label {label}; train with --network.classes N for a model that reads N of them")
     if not 0 <= guidance < math.inf or (guidance and label < 0):
