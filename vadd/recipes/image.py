@@ -13,7 +13,7 @@ from vadd.config import (
     UNet,
 )
 
-__all__ = ["cifar10", "cifar10_paper", "digits", "mnist", "mnist_paper"]
+__all__ = ["cifar10", "cifar10_paper", "digits", "mnist", "mnist_paper", "mnist_unet"]
 
 
 def digits() -> Experiment:
@@ -42,6 +42,21 @@ def mnist() -> Experiment:
         objective=Objective(kl_warmup=0.5),
         train=Train(steps=6000, batch=128, lr=2e-3),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=5000, held_out=400),
+    )
+
+
+def mnist_unet() -> Experiment:
+    """`mnist_paper` for a CPU: it costs an image 25 times what the MLP does, and learns far more from each."""
+    return Experiment(
+        recipe="image.mnist-unet",
+        about="MNIST at 28 x 28, black or white, UNet of 32 channels that halves twice; 1200 steps of 64, about .6 s each "
+        "on one core",
+        source=MnistSource(form="threshold"),
+        latent=Latent(dim=32),
+        network=UNet(channels=32, blocks=4, down=2, dropout=0.0),
+        objective=Objective(kl_warmup=0.5),
+        train=Train(steps=1200, batch=64, ema=0.99),
+        evaluation=Evaluation(steps=(1, 2, 4, 10, 50), num=1000, held_out=200, particles=4, batch=500),
     )
 
 
