@@ -197,7 +197,7 @@ def test_a_measure_that_a_seed_lacks_is_left_out_and_one_in_a_dict_counts_by_its
 
 
 def test_a_method_with_changes_is_compared_under_its_whole_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "train_all", lambda work, jobs: [measured(run) for run in work])
+    monkeypatch.setattr(module, "train_all", lambda work, jobs, lock: [measured(run) for run in work])
     compare(tiny(), methods=["vadd", "vadd,latent.dim=4,train.batch=64"], seeds=1, out=tmp_path)
     changed = Run.open(tmp_path / "runs" / "vadd,latent.dim=4,train.batch=64-seed0").experiment
     assert (changed.latent.dim, changed.method) == (4, "vadd,latent.dim=4,train.batch=64")
@@ -219,7 +219,7 @@ def timed(monkeypatch):
         return {method: 0.02 if method == "vadd" else 0.01 for method in experiments}
 
     monkeypatch.setattr(module, "measured_seconds", seconds)
-    monkeypatch.setattr(module, "train_all", lambda work, jobs: [measured(run) for run in work])
+    monkeypatch.setattr(module, "train_all", lambda work, jobs, lock: [measured(run) for run in work])
     return asked
 
 
@@ -307,7 +307,7 @@ def text(monkeypatch):
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     done = []
 
-    def start(run, environment):
+    def start(run, environment, lock):
         done.append(("evaluate" if run.finished else "train", run.path.name))
         if run.finished:
             scorer = run.experiment.evaluation.scorer
@@ -366,7 +366,7 @@ def test_a_comparison_of_what_is_no_text_has_no_scorer(tmp_path, text, monkeypat
 
 
 def test_a_comparison_killed_in_the_middle_goes_on_and_keeps_what_was_finished(tmp_path):
-    changes = {**TINY, "train.steps": 500, "train.validate_every": 1000}
+    changes = {**TINY, "train.steps": 3000, "train.validate_every": 5000}
     options = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     methods = ["mdm,train.steps=10", "vadd"]
     command = [sys.executable, "-m", "vadd", "compare", "toy.coins", "--methods", *methods, "--seeds", "1"]
@@ -379,6 +379,10 @@ def test_a_comparison_killed_in_the_middle_goes_on_and_keeps_what_was_finished(t
     try:
         while process.poll() is None and not quick.finished:
             time.sleep(0.01)
+        process.kill()  # its runs go on, and the folder is theirs
+        again = subprocess.run(command, capture_output=True, text=True, env=started["env"])
+        assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
+        assert "another comparison is at work" in again.stderr
     finally:  # the children are of its group
         os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
@@ -391,5 +395,5 @@ def test_a_comparison_killed_in_the_middle_goes_on_and_keeps_what_was_finished(t
     assert slow.finished
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert list(result["methods"]) == methods
-    assert result["budget"]["steps"] == {"mdm,train.steps=10": 10, "vadd": 500}
+    assert result["budget"]["steps"] == {"mdm,train.steps=10": 10, "vadd": 3000}
     assert (tmp_path / "out" / "report.html").exists()

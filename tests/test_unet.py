@@ -69,9 +69,9 @@ def test_each_colour_of_each_pixel_has_its_own_logits(colour):
     assert logits.sum() == 4 * 4 * 5
 
 
-@pytest.mark.parametrize("down", [0, 1])
-def test_the_gradient_reaches_every_parameter(down):
-    model = perturbed(tiny((2, 5, 4), 3, 2, down=down))
+@pytest.mark.parametrize(("down", "steps"), [(0, False), (1, False), (1, True)])
+def test_the_gradient_reaches_every_parameter(down, steps):
+    model = perturbed(tiny((2, 5, 4), 3, 2, down=down, steps=steps))
     x, t = images((2, 5, 4)), torch.linspace(0.3, 1, 4, dtype=torch.float64)
     objective(model, x, t, generator=generator()).mean().backward()
     for name, p in model.named_parameters():
@@ -99,6 +99,19 @@ def test_the_output_depends_on_the_mask_embedding_on_visible_pixels_on_time_and_
     assert not torch.allclose(before, logits(seed=4))
     model.denoiser.embed.weight[3] += torch.randn(8, generator=generator(5))
     assert not torch.allclose(before, logits())
+
+
+@torch.no_grad()
+def test_both_networks_read_the_number_of_steps_where_they_are_to():
+    x, t = images((4, 4)), torch.ones(4, dtype=torch.float64)
+    for steps in (False, True):
+        model, seen = perturbed(tiny((4, 4), steps=steps)).eval(), []
+        for T in (1, 16):
+            with model.told(T):
+                features = model.posterior(x, torch.ones_like(x, dtype=torch.bool), t).features
+                seen.append((features, model.logits(torch.full_like(x, 3), t, Mode())))
+        for one, other in zip(*seen, strict=True):
+            assert torch.allclose(one, other) != steps
 
 
 @torch.no_grad()

@@ -112,8 +112,9 @@ def model(
         if "steps" in size:
             size["steps"] = size["steps"] and experiment.objective.kind != "delbo"  # which has no T
         if experiment.network.kind == "dit":
-            size |= {"slots": experiment.latent.slots, "pad": pad}
-        if experiment.network.kind == "mlp":
+            size["pad"] = pad
+        if experiment.network.kind in ("mlp", "dit"):
+            size["slots"] = experiment.latent.slots
             size["prior"] = experiment.latent.prior
         denoiser = Denoiser(shape, vocab_size, dim, **size)
         recognition = Recognition(shape, vocab_size, **size) if dim else None
@@ -137,11 +138,9 @@ def require_able(of: config.Experiment) -> None:
         )
     if kind != "dit" and of.latent.slots:
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
-    if of.latent.prior != "standard" and kind != "mlp":
-        raise InputError(
-            f"latent.prior {of.latent.prior} needs a network of kind mlp, and {of.recipe} has {kind}; take standard"
-        )
-    if of.latent.prior != "standard" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
+    if of.latent.prior == "state" and kind != "mlp":
+        raise InputError(f"latent.prior state needs a network of kind mlp, and {of.recipe} has {kind}; take standard")
+    if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
         raise InputError(
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
         )

@@ -21,9 +21,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -39,6 +40,11 @@ from vadd.recipes import parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
 from vadd.scorer import require_scorer
+
+try:
+    import fcntl
+except ImportError:  # Windows: then nobody is kept out
+    fcntl = None
 
 __all__ = ["compare", "plan"]
 
@@ -79,7 +85,8 @@ def compare(
     `budget` is what all methods get equally much of. `command` is what the report says to type to get it again.
 
     Raises:
-        InputError: a run or a budget in `out` of another configuration, or a run that fails (with the end of its log).
+        InputError: a run or a budget in `out` of another configuration, another comparison at work there, or a run that
+            fails (with the end of its log).
     """
     if budget not in ("examples", "seconds"):
         raise InputError(f"budget must be 'examples' or 'seconds', got {budget!r}")
@@ -93,13 +100,14 @@ def compare(
     if budget == "seconds":
         require_no_steps_of_their_own(methods)
     out.mkdir(parents=True, exist_ok=True)
-    if budget == "seconds":
-        planned = paced(planned, out / "budget.json", jobs)
-    runs = {key: opened(run_path(out, *key), of) for key, of in planned.items()}
-    for run in runs.values():
-        run.require_data(source)
-    work = [run for run in runs.values() if not is_measured(run)]
-    train_all(work, jobs)
+    with alone(out) as lock:
+        if budget == "seconds":
+            planned = paced(planned, out / "budget.json", jobs)
+        runs = {key: opened(run_path(out, *key), of) for key, of in planned.items()}
+        for run in runs.values():
+            run.require_data(source)
+        work = [run for run in runs.values() if not is_measured(run)]
+        train_all(work, jobs, lock)
     picture(out / "data", source.split("test")[: experiment.evaluation.num], source)
     result = summary(experiment, runs, [command] if command else [], budget)
     with atomic(out / "comparison.json") as path:
@@ -108,6 +116,27 @@ def compare(
     print_comparison(result, Console())
     print(f"report: {page}")
     return page
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[IO]:
+    """The folder's lock, which the processes of its runs hold as well: runs may outlive a comparison that is killed.
+
+    Raises InputError if others hold it for longer than it takes them to die.
+    """
+    with open(out / ".lock", "ab") as lock:
+        for patience in range(20, -1, -1) if fcntl else ():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not patience:
+                    raise InputError(
+                        f"another comparison is at work in {out}, or runs of one that was killed are; wait for their "
+                        "end, or give another --out"
+                    ) from None
+                time.sleep(0.1)
+        yield lock
 
 
 def judged(experiment: Experiment, methods: list[str], source, out: Path) -> Experiment:
@@ -229,7 +258,7 @@ def shares(runs: int, jobs: int | None) -> tuple[int, dict[str, str]]:
     return jobs, os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
 
 
-def train_all(work: list[Run], jobs: int | None) -> None:
+def train_all(work: list[Run], jobs: int | None, lock: IO) -> None:
     """Train and evaluate the runs, `jobs` at a time, each in its own processes with its share of the cores."""
     if not work:
         return
@@ -249,7 +278,7 @@ def train_all(work: list[Run], jobs: int | None) -> None:
                     run = ready[0]
                     waiting.remove(run)
                     began.setdefault(run.path, time.monotonic())
-                    running[run.path] = (run, start(run, environment))
+                    running[run.path] = (run, start(run, environment, lock))
                 time.sleep(0.5)
                 for path, (run, process) in list(running.items()):
                     if process.poll() is None:
@@ -269,12 +298,13 @@ def train_all(work: list[Run], jobs: int | None) -> None:
                 process.terminate()
 
 
-def start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
+def start(run: Run, environment: dict[str, str], lock: IO) -> subprocess.Popen:
     """What comes next for a run: training, which `--resume` also begins, or its evaluation."""
     words = ["evaluate", str(run.path)] if run.finished else ["train", "--resume", "--run", str(run.path)]
     with open(run.path / "log.txt", "wb") as log:
         command = [sys.executable, "-m", "vadd", *words]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        held = {"pass_fds": (lock.fileno(),)} if fcntl else {}
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **held)
 
 
 def last_words(run: Run) -> str:

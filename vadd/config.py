@@ -166,6 +166,7 @@ class UNet(Frozen):
     heads: int = Field(1, ge=1, description="of the attention in the middle")
     down: int = Field(0, ge=0, description="halvings of the resolution; 0 is the paper's")
     dropout: float = Field(0.1, ge=0, lt=1)
+    steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
     recompute: bool = Field(
         False, description="blocks are computed again in the backward pass: slower, far less memory"
@@ -193,7 +194,9 @@ class Latent(Frozen):
     """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
 
     dim: int = Field(2, ge=0)
-    prior: Literal["standard", "state"] = Field("standard", description="state (MLP only): a Gaussian that x_t decides")
+    prior: Literal["standard", "state", "chain"] = Field(
+        "standard", description="state (MLP only): a Gaussian that x_t decides"
+    )
     slots: int = Field(0, ge=0, description="DiT only: above 0, a z of `dim` numbers for each of that many windows")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"

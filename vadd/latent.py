@@ -172,8 +172,8 @@ class Posterior:
         self.kl_each: list[Tensor] = []
 
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
-        r, p = self.heads[len(self.latents)](self.features, context), Gaussian(*prior)
-        r = Gaussian(p.mean + r.mean, p.log_std + r.log_std)
+        p = Gaussian(*prior)
+        r = self.heads[len(self.latents)](self.features, p)
         if self.silent is not None:
             r = r.where(~self.silent, p)
         drawn_from = r if self.explore is None else r.where(~self.explore, p)

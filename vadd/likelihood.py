@@ -304,17 +304,17 @@ def exact_nll(
 
         f_k(M) = Σ_{U⊆M} r_k^{|U|} (1-r_k)^{|M\\U|} p(x_U | x_{t_k}) f_{k-1}(M\\U).
 
-    For tests: exact for masked diffusion, and up to the quadrature for one latent of one or two dimensions.
+    For tests: exact for masked diffusion, and up to the quadrature for latents of one or two dimensions in all.
 
     Raises:
-        InputError: more than 10 tokens, or more than one latent, or one of more than two dimensions.
+        InputError: more than 10 tokens, or latents of more than two dimensions together.
     """
     length = math.prod(model.shape)
     dims = [math.prod(shape) for shape in model.denoiser.latents]
     if length > 10:
         raise InputError(f"exact_nll sums over all masks of at most 10 tokens, got {length}")
-    if len(dims) > 1 or sum(dims) > 2:
-        raise InputError(f"exact_nll integrates one latent of at most two dimensions, got {dims}")
+    if sum(dims) > 2:
+        raise InputError(f"exact_nll integrates latents of at most two dimensions together, got {dims}")
     require_likelihood(model, latents)
     x = x.to(model.device).long()
     z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
@@ -331,7 +331,7 @@ def exact_nll(
         """log μ^i(x_{t_k}, z, t_k)[x^i] for all nodes and positions: (B, nodes, L)."""
         x_t = model.masking.hide(x, masked.view(1, *model.shape).expand_as(x))
         rows = x_t.repeat_interleave(len(z), 0)
-        draw = Scaled(*([z.repeat(len(x), 1)] if dims else []))
+        draw = Scaled(*(z.repeat(len(x), 1).split(dims, 1) if dims else ()))
         with model.told(steps):
             logits = model.logits(rows, times[k].expand(len(rows)), draw).double()
         picked = F.log_softmax(logits, -1).gather(-1, x.repeat_interleave(len(z), 0)[..., None])

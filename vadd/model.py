@@ -9,6 +9,7 @@ above that: z is then zero, and costs nothing.
 """
 
 import contextlib
+import functools
 from typing import Protocol, final
 
 import torch
@@ -50,8 +51,9 @@ class Head(nn.Module):
 
     The vectors of a latent of several, (S, d), share one map; each has its part of the features."""
 
-    def __init__(self, features: int, shape: tuple[int, ...], sharp: bool = False):
+    def __init__(self, features: int, shape: tuple[int, ...], sharp: bool = False, relative: bool = False):
         super().__init__()
+        self.relative = relative
         *self.parts, dim = shape
         self.linear = nn.Linear(features // torch.Size(self.parts).numel(), 2 * dim)
         nn.init.zeros_(self.linear.bias)
@@ -61,9 +63,11 @@ class Head(nn.Module):
             else:
                 self.linear.weight.mul_(0.1)
 
-    def forward(self, features: Tensor, context: Tensor | None = None) -> Gaussian:
-        mean, log_std = self.linear(features.unflatten(-1, (*self.parts, -1))).float().chunk(2, dim=-1)
-        return Gaussian(mean, 7 * torch.tanh(log_std / 7))
+    def forward(self, features: Tensor, p: Gaussian | None = None, part: int | None = None) -> Gaussian:
+        features = features.unflatten(-1, (*self.parts, -1))
+        mean, log_std = self.linear(features if part is None else features[:, part]).float().chunk(2, dim=-1)
+        r = Gaussian(mean, 7 * torch.tanh(log_std / 7))
+        return Gaussian(p.mean + r.mean, p.log_std + r.log_std) if self.relative else r
 
 
 @final
@@ -95,7 +99,11 @@ class MaskedDiffusion(nn.Module):
         self.labels, self.guidance = None, 0.0
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
-        self.heads = nn.ModuleList(Head(recognition.features, z, sharp) for z in denoiser.latents)
+        self.windows = getattr(denoiser, "windows", 0)
+        shapes = ((self.windows, *denoiser.latents[0]),) if self.windows else denoiser.latents
+        self.heads = nn.ModuleList(
+            Head(recognition.features, z, sharp, relative=self.prior_reads_state) for z in shapes
+        )
 
     @contextlib.contextmanager
     def told(
@@ -183,7 +191,8 @@ class MaskedDiffusion(nn.Module):
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
         features = self.recognition(x, seen, t.float(), **self._told(self.recognition, len(x)))
-        return Posterior(features, list(self.heads), generator, silent=self._silent(len(x)))
+        heads = [functools.partial(self.heads[0], part=k) for k in range(self.windows)] or list(self.heads)
+        return Posterior(features, heads, generator, silent=self._silent(len(x)))
 
     def parameter_counts(self) -> dict[str, int]:
         """`sampling`: what a sampler needs (the denoiser). `training`: all."""

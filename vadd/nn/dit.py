@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures, log_steps
+from vadd.nn.layers import ChainPrior, TimeFeatures, log_steps
 
 __all__ = ["DiTDenoiser", "DiTRecognition"]
 
@@ -251,6 +251,7 @@ class DiTDenoiser(nn.Module):
         steps: bool = False,
         tie: bool = False,
         slots: int = 0,
+        prior: str = "standard",
         pad: int | None = None,
         causal: bool = False,
     ):
@@ -258,6 +259,10 @@ class DiTDenoiser(nn.Module):
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.slots = slots if latent_dim else 0
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
+        self.windows = self.slots if prior == "chain" else 0
+        if self.windows:
+            self.latents = ((latent_dim,),) * self.slots
+            self.prior = ChainPrior(self.slots, latent_dim, 2 * width, steps)
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
         self.reads_steps = steps
@@ -292,8 +297,10 @@ class DiTDenoiser(nn.Module):
     ) -> Tensor:
         tokens, z = x_t.flatten(1), None
         h = self.embed(tokens)
-        for shape in self.latents:
-            zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
+        if self.windows:
+            z = self.prior(draw, len(x_t), steps)
+        elif self.latents:
+            zeros = torch.zeros(len(x_t), *self.latents[0], device=x_t.device)
             z = draw((zeros, zeros))  # p(z) = N(0, I): mean and log σ
         if self.slots:
             h, z = h + self.enter_latent(z).unflatten(2, (-1, h.shape[2])).flatten(1, 2)[:, : h.shape[1]], None
@@ -327,6 +334,7 @@ class DiTRecognition(nn.Module):
         steps: bool = False,
         tie: bool = False,
         slots: int = 0,
+        prior: str = "standard",
         pad: int | None = None,
     ):
         super().__init__()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "StatePrior", "TimeFeatures", "Tokens", "labels_to", "log_steps"]
+__all__ = ["Block", "ChainPrior", "StatePrior", "TimeFeatures", "Tokens", "labels_to", "log_steps"]
 
 MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
 
@@ -63,6 +63,35 @@ class StatePrior(nn.Module):
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.linear(self.norm(h)).float().chunk(2, dim=-1)
         return mean, 7 * torch.tanh(log_std / 7)
+
+
+class ChainPrior(nn.Module):
+    """p(z) = Π_k N(z_k; m(h_k), diag σ(h_k)²) of S vectors of `dim` numbers, h_k the state of a GRU that has read z_1..z_{k-1},
+    and first, with `steps`, T. At first N(0, I)."""
+
+    def __init__(self, num: int, dim: int, width: int, steps: bool = False):
+        super().__init__()
+        self.num = num
+        self.start = nn.Parameter(torch.zeros(width))
+        self.steps = nn.Sequential(TimeFeatures(64), nn.Linear(64, width), nn.Tanh()) if steps else None
+        self.cell = nn.GRUCell(dim, width)
+        self.read = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.linear = nn.Linear(width, 2 * dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, draw, rows: int, steps: Tensor | None = None) -> Tensor:
+        """Asks for one after another: (B, S, dim)."""
+        h = self.start.expand(rows, -1)
+        if self.steps is not None:
+            h = h + self.steps(log_steps(steps))
+        latents: list[Tensor] = []
+        for k in range(self.num):
+            if k:
+                h = self.cell(latents[-1], h)
+            mean, log_std = self.linear(self.read(h)).float().chunk(2, dim=-1)
+            latents.append(draw((mean, 7 * torch.tanh(log_std / 7)), h))
+        return torch.stack(latents, 1)
 
 
 class Block(nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vadd.nn.layers import Block, StatePrior, TimeFeatures, Tokens, labels_to, log_steps
+from vadd.nn.layers import Block, ChainPrior, StatePrior, TimeFeatures, Tokens, labels_to, log_steps
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -66,11 +66,12 @@ class MLPDenoiser(nn.Module):
         dropout: float = 0.0,
         steps: bool = False,
         prior: str = "standard",
+        slots: int = 0,
         classes: int = 0,
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
-        self.latents = ((latent_dim,),) if latent_dim else ()
+        self.latents = ((latent_dim,),) * max(1, slots) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
         self.embed = Tokens(vocab_size + 1, embedding)
         self.time = numbers(condition)
@@ -82,8 +83,13 @@ class MLPDenoiser(nn.Module):
             self.label = labels_to(condition, classes)
         if self.prior_reads_state:
             self.prior = StatePrior(width, latent_dim)
+        self.chained = bool(latent_dim) and prior == "chain"
+        if self.chained:
+            self.prior = ChainPrior(len(self.latents), latent_dim, condition, steps)
         if latent_dim:
-            self.latent = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, condition))
+            self.latent = nn.Sequential(
+                nn.Linear(len(self.latents) * latent_dim, width), nn.SiLU(), nn.Linear(width, condition)
+            )
         self.activation = nn.SiLU()
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
@@ -112,6 +118,8 @@ class MLPDenoiser(nn.Module):
             def ask(h: Tensor) -> Tensor:
                 return self.activation(without + self.latent(draw(self.prior(h), h)))
 
+        elif self.chained:
+            condition = condition + self.latent(self.prior(draw, len(x_t), steps).flatten(1))
         elif self.latents:
             zeros = torch.zeros(len(x_t), *self.latents[0], device=x_t.device)
             condition = condition + self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
@@ -138,6 +146,7 @@ class MLPRecognition(nn.Module):
         dropout: float = 0.0,
         steps: bool = False,
         prior: str = "standard",
+        slots: int = 0,
         classes: int = 0,
     ):
         super().__init__()

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures, Tokens, labels_to
+from vadd.nn.layers import TimeFeatures, Tokens, labels_to, log_steps
 
 __all__ = ["UNetDenoiser", "UNetRecognition"]
 
@@ -164,6 +164,15 @@ def colours(shape: tuple[int, ...]) -> int:
     return 1 if len(shape) == 2 else shape[0]
 
 
+def mlp(inputs: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(linear(inputs, 4 * channels), nn.SiLU(), linear(4 * channels, channels), nn.SiLU())
+
+
+def number(channels: int) -> nn.Sequential:
+    """t, or log T, to a condition."""
+    return nn.Sequential(TimeFeatures(TIME_FEATURES), *mlp(TIME_FEATURES, channels))
+
+
 class UNetDenoiser(nn.Module):
     """Logits (B, *shape, V) of every pixel's every colour. Asks once, for z of `latent_dim` numbers, or never if that is 0.
 
@@ -183,6 +192,7 @@ class UNetDenoiser(nn.Module):
         heads: int = 1,
         down: int = 0,
         recompute: bool = False,
+        steps: bool = False,
         classes: int = 0,
         embedding: int | None = None,
     ):
@@ -191,18 +201,17 @@ class UNetDenoiser(nn.Module):
         self.latents = ((latent_dim,),) if latent_dim else ()
         embedding = embedding or channels
 
-        def mlp(inputs: int) -> list[nn.Module]:
-            return [linear(inputs, 4 * channels), nn.SiLU(), linear(4 * channels, channels), nn.SiLU()]
-
         self.embed = Tokens(vocab_size + 1, embedding)
-        self.time = nn.Sequential(TimeFeatures(TIME_FEATURES), *mlp(TIME_FEATURES))
-        self.classes = classes
+        self.time = number(channels)
+        self.reads_steps, self.classes = steps, classes
+        if steps:
+            self.steps = number(channels)
         if classes:
             self.label = labels_to(channels, classes)
         if latent_dim:
             # One MLP reads z; a linear map for each block up then tells that block what it wants of it. The same vector
             # everywhere would have to suit the features of every depth; the maps are 2% of the parameters.
-            self.latent = nn.Sequential(*mlp(latent_dim))
+            self.latent = mlp(latent_dim, channels)
         self.unet = UNet(
             self.colours * embedding,
             channels=channels,
@@ -222,9 +231,12 @@ class UNetDenoiser(nn.Module):
         t: Tensor,
         draw: Callable[..., Tensor] | None = None,
         at: Tensor | None = None,
+        steps: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
         condition, latent = self.time(t), None
+        if self.reads_steps:
+            condition = condition + self.steps(log_steps(steps))
         if self.classes:
             condition = condition + self.label(labels)
         for shape in self.latents:
@@ -241,8 +253,8 @@ class UNetRecognition(nn.Module):
     """(x, M) -> features (B, channels): the UNet's, averaged over the masked positions M; zeros if M is empty.
 
     Each position gives the embedding of its token plus, where it is masked, that of the mask bit. A pixel with several
-    masked colours counts that many times. The time is not read: M tells all that x_t adds to x. (`classes` is the
-    denoiser's: x tells its class.)
+    masked colours counts that many times. The time is not read: M tells all that x_t adds to x. T is, with
+    `steps`. (`classes` is the denoiser's: x tells its class.)
     """
 
     def __init__(
@@ -256,11 +268,15 @@ class UNetRecognition(nn.Module):
         heads: int = 1,
         down: int = 0,
         recompute: bool = False,
+        steps: bool = False,
         classes: int = 0,
         embedding: int | None = None,
     ):
         super().__init__()
         self.features, self.shape, self.colours = channels, tuple(shape), colours(shape)
+        self.reads_steps = steps
+        if steps:
+            self.steps = number(channels)
         embedding = embedding or channels
         self.embed = Tokens(vocab_size + 1, embedding)
         with torch.no_grad():
@@ -270,7 +286,7 @@ class UNetRecognition(nn.Module):
             self.colours * embedding,
             channels=channels,
             blocks=blocks,
-            condition=0,
+            condition=channels if steps else 0,
             latent=0,
             dropout=dropout,
             heads=heads,
@@ -278,8 +294,9 @@ class UNetRecognition(nn.Module):
             recompute=recompute,
         )
 
-    def forward(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, masked: Tensor, t: Tensor, steps: Tensor | None = None) -> Tensor:
+        condition = self.steps(log_steps(steps)) if self.reads_steps else None
         image, bit = (a.reshape(len(x), self.colours, *self.shape[-2:]) for a in (x, masked))
-        h = self.unet(self.embed(image) + self.embed_mask * bit[..., None])  # (B, channels, H, W)
+        h = self.unet(self.embed(image) + self.embed_mask * bit[..., None], condition)  # (B, channels, H, W)
         count = bit.sum(1, keepdim=True).to(h.dtype)  # |M| of each pixel, (B, 1, H, W)
         return (h * count).sum((2, 3)) / count.sum((2, 3)).clamp(min=1)  # (B, channels)

@@ -28,6 +28,12 @@ METHODS: dict[str, dict[str, object]] = {
     "vadd": {},
     "mdm": {"latent.dim": 0},
     "mdm-matched": {"latent.dim": 0},  # and as wide as VADD's two networks together: `vadd.build.matched`
+    "vadd-plus": {  # one z for all steps, and networks that know how many there are: docs/beyond.md
+        "objective.kind": "persistent",
+        "objective.steps": (1, 2, 4, 8, 16, 64, 1024),
+        "sampling.latents": "fixed",
+        "network.steps": True,
+    },
     "persistent": {"objective.kind": "persistent", "sampling.latents": "fixed"},
     "reweighted": {"objective.kind": "reweighted"},
     "step-aware": {"objective.kind": "step-aware"},
