@@ -23,7 +23,9 @@ from vadd import (
     stratified_times,
 )
 from vadd.errors import InputError
+from vadd.latent import Gaussian
 from vadd.likelihood import quadrature
+from vadd.nn.dit import DiTDenoiser, DiTRecognition
 from vadd.nn.mlp import MLPDenoiser
 from vadd.objective import importance_weighted, persistent, reweighted, step_aware
 from vadd.recipes import recipe, with_method
@@ -285,6 +287,61 @@ def test_an_untrained_prior_that_looks_is_standard():
     mean, log_std = denoiser.prior(torch.randn(5, 256))
     assert (mean == 0).all()
     assert (log_std == 0).all()
+
+
+@torch.no_grad()
+def test_a_chain_of_priors_starts_as_the_standard_one_and_each_reads_those_before_it_alone():
+    size = {"width": 8, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0}
+    for denoiser in (
+        MLPDenoiser((6,), 3, 2, width=8, prior="chain", slots=3),
+        DiTDenoiser((6,), 3, 2, prior="chain", slots=3, **size),
+    ):
+        assert denoiser.latents == ((2,),) * 3
+        z = torch.randn(4, 3, 2, generator=generator())
+
+        def priors(z, denoiser=denoiser):
+            asked = []
+            answers = iter(z.unbind(1))
+            denoiser(torch.full((4, 6), 3), torch.ones(4), lambda p, _: asked.append(torch.cat(p, 1)) or next(answers))
+            return torch.stack(asked, 1)  # (B, 3, mean and log σ)
+
+        assert (priors(z) == 0).all()
+        torch.nn.init.normal_(denoiser.prior.linear.weight)
+        for changed in range(3):
+            other = z.clone()
+            other[:, changed] += 1
+            moved = ((priors(other) - priors(z)).abs() > 1e-6).any(2).all(0)
+            assert moved.tolist() == [k > changed for k in range(3)]
+
+
+def test_the_windows_of_a_chain_have_one_map_and_each_its_own_features():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = {"width": 8, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 3, "prior": "chain"}
+        model = MaskedDiffusion((6,), Masking(3), DiTDenoiser((6,), 3, 2, **size), DiTRecognition((6,), 3, **size))
+    x = torch.randint(3, (5, 6), generator=generator())
+    posterior = model.posterior(x, torch.ones_like(x, dtype=torch.bool), torch.ones(5), generator())
+    model.logits(x, torch.ones(5), posterior)
+    assert len(model.heads) == 1
+    together = model.heads[0](posterior.features)
+    for k, r in enumerate(posterior.approximations):
+        assert torch.allclose(r.mean, together.mean[:, k])
+        assert torch.allclose(r.log_std, together.log_std[:, k])
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("toy.coins", "persistent,latent.prior=chain"),
+        ("image.mnist-unet", "vadd,latent.prior=chain,latent.slots=8"),
+        ("toy.coins", "persistent,latent.slots=8"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_refused(name, method):
+    with pytest.raises(
+        InputError, match=r"^latent.(prior chain is of latent.slots z|slots needs a network of kind dit)"
+    ):
+        build.model(with_method(recipe(name), method), (8, 8), 2)
 
 
 @torch.no_grad()

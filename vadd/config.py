@@ -195,9 +195,10 @@ class Latent(Frozen):
 
     dim: int = Field(2, ge=0)
     prior: Literal["standard", "state", "chain"] = Field(
-        "standard", description="state (MLP only): a Gaussian that x_t decides"
+        "standard",
+        description="state (MLP only): a Gaussian that x_t decides; chain: each of `slots` z, by those before it",
     )
-    slots: int = Field(0, ge=0, description="DiT only: above 0, a z of `dim` numbers for each of that many windows")
+    slots: int = Field(0, ge=0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )

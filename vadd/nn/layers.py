@@ -66,8 +66,8 @@ class StatePrior(nn.Module):
 
 
 class ChainPrior(nn.Module):
-    """p(z) = Π_k N(z_k; m(h_k), diag σ(h_k)²) of S vectors of `dim` numbers, h_k the state of a GRU that has read z_1..z_{k-1},
-    and first, with `steps`, T. At first N(0, I)."""
+    """p(z) = Π_k N(z_k; m(h_k), diag σ(h_k)²) of `num` vectors of `dim` numbers, with h_k the state of a GRU that has read
+    z_1..z_{k-1}, and first, with `steps`, T. At first N(0, I)."""
 
     def __init__(self, num: int, dim: int, width: int, steps: bool = False):
         super().__init__()

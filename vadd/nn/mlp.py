@@ -87,9 +87,8 @@ class MLPDenoiser(nn.Module):
         if self.chained:
             self.prior = ChainPrior(len(self.latents), latent_dim, condition, steps)
         if latent_dim:
-            self.latent = nn.Sequential(
-                nn.Linear(len(self.latents) * latent_dim, width), nn.SiLU(), nn.Linear(width, condition)
-            )
+            enter = nn.Linear(len(self.latents) * latent_dim, width)
+            self.latent = nn.Sequential(enter, nn.SiLU(), nn.Linear(width, condition))
         self.activation = nn.SiLU()
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
