@@ -1,18 +1,19 @@
-"""What a latent costs: time of VADD over time of masked diffusion, in one process, for sampling and for a training step.
+"""What a latent costs: time of a method over time of masked diffusion, for a training step and for sampling.
 
-    python benchmarks/cost.py [RECIPE]
+    python benchmarks/cost.py [RECIPE [METHOD]]
 
-Times on shared machines are noisy, so the two models take turns and the ratio of medians is printed, never a time alone.
+Times on shared machines are noisy, so the two take turns and the ratio of medians is printed, never a time alone. A
+training step is the whole of it, with its data and its optimiser (`vadd.timing`).
 """
 
 import statistics
 import sys
 import time
 
-import torch
-
-from vadd import build, objective, sample, stratified_times
-from vadd.recipes import recipe, with_method
+from vadd import build, sample
+from vadd.recipes import recipe
+from vadd.timing import seconds_per_step
+from vadd.train import keep_freed_memory
 
 ROUNDS = 15
 
@@ -23,29 +24,23 @@ def seconds(action) -> float:
     return time.perf_counter() - start
 
 
-def main(name: str) -> None:
+def main(name: str, method: str) -> None:
+    experiments = {m: build.by_method(recipe(name), m) for m in (method, "mdm")}
     source = build.source(recipe(name).source)
-    experiments = {method: with_method(recipe(name), method) for method in ("vadd", "mdm")}
-    models = {m: build.model(e, source.shape, source.vocab_size) for m, e in experiments.items()}
-    batch = experiments["vadd"].train.batch
-    x = torch.from_numpy(source.split("valid")[:batch]).long()
-
-    def step(model) -> None:
-        model.zero_grad()
-        objective(model, x, stratified_times(len(x))).mean().backward()
-
-    print(f"{name}, {torch.get_num_threads()} threads, median of {ROUNDS} rounds")
-    actions = {"training step": step} | {
-        f"sampling, {T} steps": lambda model, T=T: sample(model, 1000, T) for T in (1, 4, 16)
-    }
-    for what, action in actions.items():
-        times = {method: [] for method in models}
+    print(f"{name}: {method} / mdm, medians of turns")
+    training = seconds_per_step(experiments)
+    print(f"{'training step':22} {training[method] / training['mdm']:.2f}")
+    keep_freed_memory()
+    pad = getattr(source, "pad", None)
+    models = {m: build.model(e, source.shape, source.vocab_size, pad).eval() for m, e in experiments.items()}
+    for T in (1, 4, 16):
+        times = {m: [] for m in models}
         for _ in range(ROUNDS):
-            for method, model in models.items():
-                times[method].append(seconds(lambda action=action, model=model: action(model)))
-        ratio = statistics.median(times["vadd"]) / statistics.median(times["mdm"])
-        print(f"{what:22} VADD / MDM = {ratio:.2f}")
+            for m, model in models.items():
+                latents = experiments[m].sampling.latents
+                times[m].append(seconds(lambda: sample(model, 1000, T, latents=latents, batch=250)))  # noqa: B023
+        print(f"{f'sampling, {T} steps':22} {statistics.median(times[method]) / statistics.median(times['mdm']):.2f}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "image.digits")
+    main(*sys.argv[1:], *("image.digits", "vadd")[len(sys.argv) - 1 :])

@@ -9,6 +9,7 @@ from conftest import everything, generator, small_model
 
 from vadd import Gaussian, InputError
 from vadd.diagnostics import active_units, encoded, mutual_information, times_of_bucket, unused, usage
+from vadd.evaluate import collapse, used_at
 from vadd.metrics import energy_test
 
 
@@ -97,3 +98,31 @@ def test_the_energy_test_finds_a_shift_and_only_a_shift():
     assert energy_test(x, y, rng)["statistic"] == pytest.approx(by_hand)
     with pytest.raises(InputError, match=r"one d in both sets"):
         energy_test(x, y[:, :2], rng)
+
+
+@torch.no_grad()
+def test_where_networks_read_the_number_of_steps_the_use_of_the_latent_is_told_for_each():
+    model = small_model((3,), 3, 2, network={"steps": True}, scale=2.0)
+    x = everything(model)
+    one, many = used_at(model, x, 1), used_at(model, x, 16)
+    with model.told(16):
+        kl = encoded(model, x).kl
+    assert many["kl"] == pytest.approx(kl.mean().item())
+    assert many["kl_median"] == pytest.approx(kl.median().item())
+    assert one["kl"] != pytest.approx(many["kl"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prior", ["standard", "chain"])
+def test_z_of_an_answer_with_the_prior_lie_where_those_of_the_prior_lie(prior):
+    """A posterior that is the prior has no gap, also where the prior is none of independent numbers."""
+    model = small_model((3,), 3, 1, network={"prior": prior, "slots": 2}, scale=2.0)
+    model.heads = torch.nn.ModuleList([AsPrior(), AsPrior()])
+    found = collapse(model, everything(model).repeat(20, 1), whole=True)
+    assert found["kl"] == pytest.approx(0, abs=1e-5)
+    assert found["prior_gap"]["p"] > 0.01
+
+
+class AsPrior(torch.nn.Module):
+    def forward(self, features, prior=None):
+        return prior

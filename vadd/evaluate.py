@@ -15,6 +15,7 @@ from vadd import build, metrics
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
 from vadd.judge import Judge, is_text, judges
+from vadd.latent import Kept, Prior
 from vadd.likelihood import bound
 from vadd.model import MaskedDiffusion
 from vadd.objective import importance_weighted
@@ -162,7 +163,10 @@ def evaluate(
             for name, x in others.items()
         }
     if model.has_latents:
-        result["collapse"] = collapse(model, test[rows_of(len(test), 1000)], whole=of.objective.kind == "persistent")
+        few = test[rows_of(len(test), 1000)]
+        result["collapse"] = collapse(model, few, whole=of.objective.kind == "persistent")
+        if model.reads_steps:
+            result["collapse"]["by_steps"] = {str(T): used_at(model, few, T) for T in steps}
     if controls:
         result["controls"] = controlled(model, panel, steps, num, options, of.seed)
     if paper_delbo is not None:
@@ -289,7 +293,10 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
     by_t = usage(
         model, x[rows_of(len(x), max(2, min(100, len(x) // 4)))], completions=31, whole=whole, generator=seeded(1)
     )
-    prior = torch.randn(z.shape, generator=seeded(2))
+    kept = Kept(Prior(seeded(2)))
+    everything = torch.ones_like(x, dtype=torch.bool)
+    model.logits(model.masking.hide(x, everything), torch.ones(len(x), device=x.device), kept)
+    prior = torch.cat([part.flatten(1) for part in kept.latents], 1)
     return {
         "kl": kl,
         "kl_each": each.mean(0).tolist(),
@@ -298,9 +305,18 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
         "kl_by_t": {f"{bucket:g}": found["kl"] for bucket, found in by_t.items()},
         "mutual_information": {f"{bucket:g}": found["mutual_information"] for bucket, found in by_t.items()},
         "mutual_information_note": "lower bound in expectation if completions follow the data; at most log 32 = 3.47 nats",
-        "prior_gap": metrics.energy_test(z.cpu().numpy(), prior.numpy(), np.random.default_rng(0)),
+        "prior_gap": metrics.energy_test(z.cpu().numpy(), prior.cpu().numpy(), np.random.default_rng(0)),
         "warning": unused(active, kl),
     }
+
+
+def used_at(model: MaskedDiffusion, x: torch.Tensor, steps: int) -> dict:
+    """KL (the median beside the mean, which one odd example can rule) and active units with everything masked, where the
+    networks are told T = `steps`."""
+    with model.told(steps):
+        posterior = encoded(model, x, generator=seeded(0))
+    kl = posterior.kl
+    return {"kl": kl.mean().item(), "kl_median": kl.median().item(), "active_units": active_units(posterior)}
 
 
 def delbo_of_the_paper(model, x, particles: int, of, entropy: float | None) -> dict:

@@ -71,7 +71,7 @@ class MLPDenoiser(nn.Module):
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
-        self.latents = ((latent_dim,),) * max(1, slots) if latent_dim else ()
+        self.latents = ((latent_dim,),) * (slots if prior == "chain" else 1) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
         self.embed = Tokens(vocab_size + 1, embedding)
         self.time = numbers(condition)
