@@ -397,3 +397,18 @@ def test_a_comparison_killed_in_the_middle_goes_on_and_keeps_what_was_finished(t
     assert list(result["methods"]) == methods
     assert result["budget"]["steps"] == {"mdm,train.steps=10": 10, "vadd": 3000}
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_comparison_that_is_terminated_ends_its_runs(tmp_path):
+    command = [sys.executable, "-m", "vadd", "compare", "toy.coins", "--methods", "vadd", "--seeds", "1"]
+    command += ["--out", str(tmp_path / "out"), "--train.batch", "32"]
+    run = Run(tmp_path / "out" / "runs" / "vadd-seed0")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (run.path / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "vadd: stopped; the same command goes on where this one stopped"
+    with module.alone(tmp_path / "out"):  # refused while a run is alive
+        pass

@@ -6,7 +6,9 @@ command that needs it, after everything that can be checked without it.
 
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import dumps
@@ -378,10 +380,24 @@ def deliver(x, source, out: Path | None) -> None:
 
 
 @contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises what Ctrl-C does, so that what is under way can be put in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def remedy(how: str) -> Iterator[None]:
     """Long work that is stopped, by a signal or by the disk, ends in a line that says how to go on."""
     try:
-        yield
+        with terminated_as_interrupted():
+            yield
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
         # and SIGTERM into an exit without a code, which would be success
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt) or stop.code is None:
