@@ -49,8 +49,8 @@ def mnist_unet() -> Experiment:
     """`mnist_paper` for a CPU: it costs an image 25 times what the MLP does, and learns far more from each."""
     return Experiment(
         recipe="image.mnist-unet",
-        about="MNIST at 28 x 28, black or white, UNet of 32 channels that halves twice; 1200 steps of 64, about .6 s each "
-        "on one core",
+        about="MNIST at 28 x 28, black or white, UNet of 32 channels that halves twice; 1200 steps of 64, about .8 s each "
+        "on one core; nelbo 66 in 50 steps, masked diffusion 62 in equal time; z is hardly used",
         source=MnistSource(form="threshold"),
         latent=Latent(dim=32),
         network=UNet(channels=32, blocks=4, down=2, dropout=0.0),
