@@ -58,7 +58,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Draw(Protocol):
-    """Who answers: prior (mean, log σ) and, for posteriors that read it, the denoiser's state -> z (B, *d)."""
+    """Who answers: prior (mean, log σ) and the denoiser's state, which a posterior may read -> z (B, *d)."""
 
     def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor: ...
 

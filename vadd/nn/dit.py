@@ -227,7 +227,7 @@ class Condition(nn.Module):
 
 class DiTDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or
-    never if that is 0.
+    never if that is 0; with `prior` "chain" once for each of the `slots`, its `windows`, whose posteriors share one map.
 
     `time`: t is read. `steps`: so is T, the number of steps of the sampler. `tie`: the output layer is the table of
     embeddings. At some positions alone, the output layer is evaluated there only: with a large vocabulary it is much of
