@@ -34,7 +34,8 @@ def small_model(
                         torch.nn.init.normal_(p, std=scale / p.shape[-1] ** 0.5)
         if denoiser.prior_reads_state:  # σ of more than a few are too far apart for quadrature
             with torch.no_grad():
-                denoiser.prior.linear.weight.mul_(0.3 / scale)
+                for rung in denoiser.rungs:
+                    rung.prior.linear.weight.mul_(0.3 / scale)
         model = MaskedDiffusion(
             shape, Masking(vocab_size, *([schedule] if schedule else [])), denoiser, recognition, **masking
         )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import everything, generator, small_model
 
-from vadd import Gaussian, Replay, stratified_times
-from vadd.objective import delbo, iw_delbo, kl_weight, log_mu
+from vadd import Gaussian, Replay, nelbo, stratified_times
+from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, log_mu
 
 
 def gradients(loss: torch.Tensor, model) -> dict[str, torch.Tensor]:
@@ -34,13 +34,18 @@ def plain(model, x, particles: int, kl_weight: float, noise) -> torch.Tensor:
     return math.log(particles) - torch.logsumexp(log_w, 1)
 
 
+@pytest.mark.parametrize("objective", ["delbo", "persistent"])
 @pytest.mark.parametrize("weight", [1.0, 0.5, 0.1])
-def test_the_doubly_reparameterised_gradient_is_the_gradient_of_the_objective_in_expectation(weight):
+def test_the_doubly_reparameterised_gradient_is_the_gradient_of_the_objective_in_expectation(weight, objective):
     model = small_model((2,), 3, 2, scale=1.5)
     x, t = torch.tensor([[0, 2]]).repeat(4000, 1), torch.ones(4000, dtype=torch.float64)
     ours, theirs = [], []
     for seed in range(12):
-        loss, _ = iw_delbo(model, x, t, 3, kl_weight=weight, generator=generator(seed))
+        options = {"kl_weight": weight, "generator": generator(seed)}
+        if objective == "delbo":
+            loss, _ = iw_delbo(model, x, t, 3, **options)
+        else:  # of one step
+            loss, _ = iw_persistent(model, x, torch.ones(4000, dtype=torch.long), 3, **options)
         ours.append(gradients(loss.mean(), model))
         theirs.append(gradients(plain(model, x, 3, weight, generator(100 + seed)).mean(), model))
     for part in ("denoiser", "recognition"):
@@ -74,3 +79,32 @@ def test_the_kl_weight_rises_linearly_or_in_cycles_and_stays_at_one():
     assert [kl_weight(step, 10, power=3) for step in (0, 5, 10, 99)] == [0, 0.125, 1, 1]
     assert kl_weight(0, 0) == 1
     assert [kl_weight(step, 8, cycles=2) for step in range(9)] == [0, 0.5, 1, 1, 0, 0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("network", [{}, {"steps": True}])
+def test_the_importance_weighted_persistent_objective_is_the_bound_of_each_rows_sampler(network):
+    model = small_model((3,), 3, 2, scale=1.5, network=network)
+    x = everything(model).repeat(300, 1)
+    steps = torch.arange(len(x)) % 3 + 2  # one batch of samplers of 2, 3 and 4 steps
+    with torch.no_grad(), model.told(steps):
+        loss, terms = iw_persistent(model, x, steps, 4, generator=generator(1))
+    assert (terms.masked == 3).all()
+    for T in (2, 3, 4):
+        options = {"particles": 4, "latents": "fixed", "proposal": "recognition"}
+        bound = nelbo(model, x[steps == T], T, generator=generator(T), **options)
+        ours = loss[steps == T]
+        error = ((ours.var() + bound.var()) / len(bound)).sqrt().item()
+        assert ours.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
+
+
+def test_a_network_that_reads_t_is_told_no_more_steps_than_it_was_trained_with():
+    model = small_model((3,), 3, 2, scale=2.0, network={"steps": True})
+    x = everything(model)
+    model.most = 8
+
+    def logits(T):
+        with model.told(T), torch.no_grad():
+            return model.logits(x, torch.ones(27))
+
+    assert not torch.equal(logits(4), logits(8))
+    assert torch.equal(logits(8), logits(100))

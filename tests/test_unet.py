@@ -6,10 +6,13 @@ import pytest
 import torch
 from conftest import generator
 
-from vadd import MaskedDiffusion, Masking, Prior, objective, sample
+from vadd import MaskedDiffusion, Masking, Prior, build, objective, sample
 from vadd.errors import InputError
 from vadd.latent import Mode
+from vadd.nn.mlp import MLPRecognition
 from vadd.nn.unet import UNetDenoiser, UNetRecognition
+from vadd.overrides import override
+from vadd.recipes import RECIPES, with_method
 
 TINY = {"channels": 8, "blocks": 2, "dropout": 0.0}
 
@@ -26,6 +29,7 @@ def tiny(shape=(6, 5), vocab_size=3, latent_dim=2, **size) -> MaskedDiffusion:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         denoiser = UNetDenoiser(shape, vocab_size, latent_dim, **(TINY | size))
+        size.pop("map", None)
         recognition = UNetRecognition(shape, vocab_size, **(TINY | size)) if latent_dim else None
         return MaskedDiffusion(shape, Masking(vocab_size), denoiser, recognition)
 
@@ -69,9 +73,9 @@ def test_each_colour_of_each_pixel_has_its_own_logits(colour):
     assert logits.sum() == 4 * 4 * 5
 
 
-@pytest.mark.parametrize(("down", "steps"), [(0, False), (1, False), (1, True)])
-def test_the_gradient_reaches_every_parameter(down, steps):
-    model = perturbed(tiny((2, 5, 4), 3, 2, down=down, steps=steps))
+@pytest.mark.parametrize(("down", "steps", "map"), [(0, False, 0), (1, False, 0), (1, True, 0), (1, True, 3)])
+def test_the_gradient_reaches_every_parameter(down, steps, map):
+    model = perturbed(tiny((2, 5, 4), 3, 2, down=down, steps=steps, map=map))
     x, t = images((2, 5, 4)), torch.linspace(0.3, 1, 4, dtype=torch.float64)
     objective(model, x, t, generator=generator()).mean().backward()
     for name, p in model.named_parameters():
@@ -225,10 +229,34 @@ def test_halved_resolutions_come_back(shape, down):
     ],
 )
 def test_a_size_that_cannot_be_is_refused(shape, size, words):
-    for build in (UNetDenoiser, UNetRecognition):
+    for network in (UNetDenoiser, UNetRecognition):
         with pytest.raises(InputError, match=r"must|needs") as error:
-            build(shape, 3, **(TINY | size))
+            network(shape, 3, **(TINY | size))
         assert words in str(error.value)
+
+
+@torch.no_grad()
+def test_a_map_says_where():
+    """Where all is masked, and farther from the border than convolutions see, z makes pixels differ if it is a map."""
+    shape, inner = (31, 30), (slice(None), slice(13, 18), slice(13, 17))
+    x_t, t = torch.full((1, *shape), 3), torch.ones(1)
+    for map in (0, 2):
+        model = perturbed(tiny(shape, 3, 2, blocks=1, map=map)).eval()
+        model.denoiser.unet.attention.out.weight.zero_()
+        moved = model.logits(x_t, t, Prior(generator(1)))[inner] - model.logits(x_t, t, Mode())[inner]
+        assert moved.abs().max() > 1e-3
+        assert (moved.flatten(1, 2).std(1).max() > 1e-3) == bool(map)
+
+
+@pytest.mark.parametrize("recognition", [1.0, 0.25])
+def test_with_a_map_an_mlp_over_pixels_recognises(recognition):
+    of = override(RECIPES["image.mnist-unet"](), {"network.map": 4, "latent.recognition": recognition})
+    model = build.model(with_method(of, "persistent"), (28, 28), 2)
+    assert isinstance(model.recognition, MLPRecognition)
+    assert model.recognition.features == 512 * recognition
+    narrow = build.model(override(RECIPES["image.mnist-unet"](), {"latent.recognition": 0.25}), (28, 28), 2)
+    assert narrow.recognition.features == 8
+    assert narrow.denoiser.out.weight.shape[1] == 32
 
 
 def test_several_heads_and_odd_widths():

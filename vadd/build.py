@@ -117,6 +117,12 @@ def model(
             size["slots"] = experiment.latent.slots
             size["prior"] = experiment.latent.prior
         denoiser = Denoiser(shape, vocab_size, dim, **size)
+        name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
+        size[name] = step * max(1, round(experiment.latent.recognition * size[name] / step))
+        if size.pop("map", 0):
+            Recognition = MLPRecognition
+            kept = {name: size[name] for name in ("steps", "classes", "dropout")}
+            size = {"width": 16 * size["channels"], "embedding": 2} | kept
         recognition = Recognition(shape, vocab_size, **size) if dim else None
         return MaskedDiffusion(
             shape,
@@ -126,6 +132,7 @@ def model(
             sees_mask=experiment.latent.sees_mask,
             sharp=experiment.latent.sharp,
             until=experiment.latent.until if denoiser.latents and getattr(denoiser, "reads_steps", False) else 0,
+            most=max(experiment.objective.steps),
         )
 
 
@@ -136,7 +143,7 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"objective.kind ar needs a network of kind dit, and {of.recipe} has {kind}; take another recipe"
         )
-    if kind != "dit" and of.latent.slots and of.latent.prior != "chain":
+    if kind != "dit" and of.latent.slots and of.latent.prior == "standard":
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
     if of.latent.prior == "chain" and (kind == "unet" or not of.latent.slots):
         raise InputError(
@@ -160,7 +167,7 @@ def require_able(of: config.Experiment) -> None:
             "sampling.grid learned is made of single steps, and networks that read T change with their number; "
             "take another grid, or --network.steps false"
         )
-    if of.objective.kind == "delbo" and of.objective.particles > 1 and of.objective.free_bits:
+    if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.free_bits:
         raise InputError(
             f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "
             "take --objective.particles 1"
@@ -189,6 +196,17 @@ def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     return matched(of, experiment.latent.dim, data.shape, data.vocab_size)
 
 
+def width_step(network: config.Network) -> int:
+    """What a width has to be a multiple of."""
+    match network:
+        case config.UNet():
+            return 2  # normalisation wants divisors
+        case config.DiT(heads=heads):
+            return 2 * heads
+        case _:
+            return 1
+
+
 def matched(
     experiment: config.Experiment, latent_dim: int, shape: tuple[int, ...], vocab_size: int
 ) -> config.Experiment:
@@ -197,14 +215,7 @@ def matched(
     for a DiT whose heads have 64 numbers)."""
     import torch
 
-    field = WIDTH[experiment.network.kind]
-    match experiment.network:
-        case config.MLP():
-            step = 1
-        case config.UNet():
-            step = 2  # normalisation wants divisors
-        case config.DiT(heads=heads):
-            step = 2 * heads
+    field, step = WIDTH[experiment.network.kind], width_step(experiment.network)
 
     def count(dim: int, width: int) -> int:
         network = experiment.network.model_copy(update={field: width})

@@ -165,6 +165,11 @@ class UNet(Frozen):
     blocks: int = Field(32, ge=1, description="residual blocks on the way down; one more on the way up")
     heads: int = Field(1, ge=1, description="of the attention in the middle")
     down: int = Field(0, ge=0, description="halvings of the resolution; 0 is the paper's")
+    map: int = Field(
+        0,
+        ge=0,
+        description="above 0, z is also so many numbers a pixel, by an MLP, and an MLP over pixels recognises it",
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
@@ -196,13 +201,16 @@ class Latent(Frozen):
     dim: int = Field(2, ge=0)
     prior: Literal["standard", "state", "chain"] = Field(
         "standard",
-        description="state (MLP only): a Gaussian that x_t decides; chain: each of `slots` z, by those before it",
+        description="state (MLP only): a Gaussian read off x_t, `slots` of them a ladder; chain: `slots` z one by one",
     )
     slots: int = Field(0, ge=0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )
     until: int = Field(0, ge=0, description="where networks read T: above that many steps there is no z; 0: always")
+    recognition: float = Field(
+        1.0, gt=0, le=1, description="width of the recognition network, in widths of the denoiser"
+    )
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 
@@ -221,7 +229,16 @@ class Objective(Frozen):
     kl_power: float = Field(1.0, gt=0, description="it rises as (step / warm-up)^power")
     kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
-    particles: int = Field(1, ge=1, description="delbo only: above 1, the importance-weighted objective")
+    particles: int = Field(
+        1,
+        ge=1,
+        description="above 1, the importance-weighted objective, of delbo and persistent; this in min(T, L) network calls",
+    )
+    draws: float = Field(
+        1.0,
+        ge=1,
+        description="of those: corruptions of an example, each at its own T; 1.5: of every second example two",
+    )
     steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2, 4, 8, 16, 64),
         min_length=1,

@@ -47,7 +47,7 @@ from vadd.latent import Mode, Posterior, Replay, Scaled
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
-from vadd.objective import token_log_mu
+from vadd.objective import repeated, token_log_mu
 from vadd.schedule import Grid, time_grid
 
 __all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "latents_given", "nelbo"]
@@ -143,11 +143,12 @@ by side, and then knows their `log_ratio` = log p(z) - log q(z), and `kl` where 
 
 
 def recognition(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    return _repeated(model.posterior(x, masked, t), particles, streams)
+    return repeated(model.posterior(x, masked, t), particles, streams.repeat(particles))
 
 
 def step(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    return _repeated(model.posterior(model.masking.hide(x, masked & ~revealed), masked, t), particles, streams)
+    hidden = model.masking.hide(x, masked & ~revealed)
+    return repeated(model.posterior(hidden, masked, t), particles, streams.repeat(particles))
 
 
 def mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
@@ -164,11 +165,6 @@ PROPOSALS: dict[str, Proposal] = {
     "mixture": mixture,
     "step-mixture": step_mixture,
 }
-
-
-def _repeated(r: Posterior, particles: int, streams: Streams) -> Posterior:
-    silent = None if r.silent is None else r.silent.repeat_interleave(particles, 0)
-    return Posterior(r.features.repeat_interleave(particles, 0), r.heads, streams.repeat(particles), silent=silent)
 
 
 def _mixed(r: Posterior, particles: int) -> Posterior:

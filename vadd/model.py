@@ -10,6 +10,7 @@ above that: z is then zero, and costs nothing.
 
 import contextlib
 import functools
+import math
 from typing import Protocol, final
 
 import torch
@@ -90,12 +91,14 @@ class MaskedDiffusion(nn.Module):
         sees_mask: bool = True,
         sharp: bool = False,
         until: int = 0,
+        most: float = math.inf,
     ):
         super().__init__()
         if denoiser.latents and recognition is None:
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
-        self.steps, self.until = 1, until
+        # Above `most` steps networks are told that many, and so they are wherever there is no z.
+        self.steps, self.until, self.most = 1, until, most
         self.labels, self.guidance = None, 0.0
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
@@ -125,10 +128,22 @@ class MaskedDiffusion(nn.Module):
         finally:
             self.steps, self.labels, self.guidance = before
 
+    def told_of(self, rows: Int[Tensor, " N"]):
+        """For a while, what these rows of the batch are told."""
+
+        def those(told):
+            return told[rows] if isinstance(told, Tensor) and told.dim() else told
+
+        return self.told(those(self.steps), labels=those(self.labels))
+
     def _told(self, network: nn.Module, rows: int, labels: int | Tensor | None = None) -> dict[str, Tensor]:
         said = {}
         if getattr(network, "reads_steps", False):
-            said["steps"] = torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).expand(rows)
+            steps = (
+                torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).clamp(max=self.most).expand(rows)
+            )
+            silent = self._silent(rows)
+            said["steps"] = steps if silent is None else steps.masked_fill(silent, self.most)
         if classes := getattr(network, "classes", 0):
             said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
         return said
@@ -190,9 +205,16 @@ class MaskedDiffusion(nn.Module):
         if self.recognition is None:
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
-        features = self.recognition(x, seen, t.float(), **self._told(self.recognition, len(x)))
+        silent = self._silent(len(x))
+        asked = torch.arange(len(x), device=x.device) if silent is None else (~silent).nonzero().squeeze(1)
+        features = torch.zeros(len(x), self.recognition.features, device=x.device)
+        if len(asked):
+            with self.told_of(asked):
+                told = self._told(self.recognition, len(asked))
+            found = self.recognition(x[asked], seen[asked], t[asked].float(), **told)
+            features = found if silent is None else features.to(found.dtype).index_copy(0, asked, found)
         heads = [functools.partial(self.heads[0], part=k) for k in range(self.windows)] or list(self.heads)
-        return Posterior(features, heads, generator, silent=self._silent(len(x)))
+        return Posterior(features, heads, generator, silent=silent)
 
     def parameter_counts(self) -> dict[str, int]:
         """`sampling`: what a sampler needs (the denoiser). `training`: all."""

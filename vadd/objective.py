@@ -26,7 +26,10 @@ With K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (
 
 trained with the doubly reparameterised gradient (Tucker et al. 2019, arXiv 1810.04152), whose noise vanishes where r is
 the exact posterior and λ = 1: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by
-w̃_j (1 - λ + λ w̃_j), since the density r is in the weights to the power λ.
+w̃_j (1 - λ + λ w̃_j), since the density r is in the weights to the power λ. The persistent objective has all steps in one
+integral over z, so for K > 1 it takes a whole path, of at most L steps that reveal anything:
+
+    E_path E_r [-log 1/K Σ_j exp(Σ_k log_likelihood_{j,k} + λ log p(z_j)/r_φ(z_j | x))].
 """
 
 import math
@@ -37,15 +40,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vadd.latent import Posterior
-from vadd.masking import stratified_times
+from vadd.latent import Posterior, Replay
+from vadd.masking import per_row, stratified_times
 from vadd.model import MaskedDiffusion
+from vadd.noise import uniform
 
 __all__ = [
     "Terms",
     "delbo",
     "importance_weighted",
     "iw_delbo",
+    "iw_persistent",
     "kl_weight",
     "log_mu",
     "objective",
@@ -194,8 +199,9 @@ def log_weights(model, x, x_t, t, particles: int, kl_weight: float, generator) -
     masked = model.masking.is_masked(x_t)
     once = model.posterior(x, masked, t)
     copies = [a.repeat_interleave(particles, 0) for a in (x, x_t, t, masked)]
-    r = Posterior(once.features.repeat_interleave(particles, 0), once.heads, generator)
-    log_f = log_mu(model, *copies, r)
+    r = repeated(once, particles, generator)
+    with model.told_of(torch.arange(len(x), device=x.device).repeat_interleave(particles)):
+        log_f = log_mu(model, *copies, r)
     return (log_f + kl_weight * r.log_ratio).view(-1, particles), r
 
 
@@ -215,19 +221,68 @@ def iw_delbo(
     masking = model.masking
     x_t = masking.corrupt(x, t, generator)
     log_w, r = log_weights(model, x, x_t, t, particles, kl_weight, generator)
+    masked = masking.is_masked(x_t).flatten(1).sum(1)
+    paid = masked > 0
+    loss = (masking.schedule.weight(t) * reparameterised(log_w, r, kl_weight)).where(paid, 0.0)
+    now = mean_terms(log_w, r, kl_weight, masked)
+    return loss, now._replace(kl=now.kl.where(paid, 0.0))
+
+
+def iw_persistent(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    steps: Int[Tensor, " B"],
+    particles: int,
+    *,
+    kl_weight: float = 1.0,
+    generator=None,
+) -> tuple[Float[Tensor, " B"], Terms]:
+    """The importance-weighted persistent objective of samplers of `steps` steps, with its terms, whose log-likelihood is the
+    mean over particles: the bound of `vadd.nelbo` for fixed z, for training. At most min(T, L) network calls.
+    """
+    masking = model.masking
+    masked, one = torch.ones_like(x, dtype=torch.bool), x.new_ones(len(x), dtype=torch.float64)
+    T = per_row(steps, x)
+    last = (T * masking.schedule.time(uniform(generator, tuple(x.shape), x.device))).floor().clamp(max=T - 1)
+    r = repeated(model.posterior(x, masked, one), particles, generator)
+    log_f = torch.zeros(len(x), particles, device=x.device)
+    while len(rows := masked.flatten(1).any(1).nonzero().squeeze(1)):
+        s = last.where(masked, -1)[rows].flatten(1).amax(1)  # the step from (s+1)/T to s/T is the next that reveals any
+        revealed = masked[rows] & (last[rows] == per_row(s, x))
+        copies, t = rows.repeat_interleave(particles), (s + 1) / steps[rows]
+        kept = (z.unflatten(0, (-1, particles))[rows].flatten(0, 1) for z in r.latents)
+        draw = Replay(*kept) if r.latents else r
+        at = [a.repeat_interleave(particles, 0) for a in (t, revealed)]
+        with model.told_of(copies):
+            found = log_mu(model, x[copies], masking.hide(x, masked)[copies], *at, draw)
+        log_f = log_f.index_add(0, rows, found.view(-1, particles))
+        masked = masked.index_put((rows,), masked[rows] & ~revealed)
+    log_w = log_f + kl_weight * r.log_ratio.view(-1, particles)
+    return reparameterised(log_w, r, kl_weight), mean_terms(log_w, r, kl_weight, x[:1].numel() * one.long())
+
+
+def repeated(r: Posterior, particles: int, generator) -> Posterior:
+    """Who answers with K z a row, those of one row side by side."""
+    silent = None if r.silent is None else r.silent.repeat_interleave(particles, 0)
+    return Posterior(r.features.repeat_interleave(particles, 0), r.heads, generator, silent=silent)
+
+
+def reparameterised(log_w: Float[Tensor, "B K"], r: Posterior, kl_weight: float) -> Float[Tensor, " B"]:
+    """-log 1/K Σ_j w_j, whose gradient is the doubly reparameterised one."""
     share = torch.softmax(log_w.detach(), 1)  # w̃_j
     of_z = 1 - kl_weight + kl_weight * share
     for z in r.latents:
         if z.requires_grad:
             z.register_hook(lambda g, z=z: g * of_z.view(-1, *[1] * (z.dim() - 1)))
-    value = math.log(particles) - torch.logsumexp(log_w.detach(), 1)
+    value = math.log(log_w.shape[1]) - torch.logsumexp(log_w.detach(), 1)
     seen = -(share * log_w).sum(1)  # its gradient is what is wanted, its value is not
-    masked = masking.is_masked(x_t).flatten(1).sum(1)
-    paid = masked > 0
-    loss = (masking.schedule.weight(t) * (value + seen - seen.detach())).where(paid, 0.0)
-    kl = r.kl.view(-1, particles).mean(1)
-    log_likelihood = (log_w.detach() - kl_weight * r.log_ratio.detach().view(log_w.shape)).mean(1)
-    return loss, Terms(log_likelihood, kl.where(paid, 0.0), masked, r)
+    return value + seen - seen.detach()
+
+
+def mean_terms(log_w: Float[Tensor, "B K"], r: Posterior, kl_weight: float, masked: Int[Tensor, " B"]) -> Terms:
+    """The terms of K particles, means over these."""
+    log_ratio = r.log_ratio.detach().view(log_w.shape)
+    return Terms((log_w.detach() - kl_weight * log_ratio).mean(1), r.kl.view(log_w.shape).mean(1), masked, r)
 
 
 @torch.no_grad()

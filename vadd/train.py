@@ -27,7 +27,7 @@ from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError
 from vadd.likelihood import nelbo
 from vadd.masking import stratified_times
-from vadd.objective import delbo, iw_delbo, kl_weight, persistent, reweighted, step_aware
+from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, persistent, reweighted, step_aware
 from vadd.run import Run, atomic
 
 __all__ = ["Batches", "fit"]
@@ -109,16 +109,19 @@ class Training(lightning.LightningModule):
             loss = -self.model.log_prob(x).flatten(1).sum(1)
             named = {"nll": loss}
         elif of.kind != "delbo":
+            again = torch.arange(round(of.draws * len(x)), device=self.device) % len(x)
+            x, labels = x[again], None if labels is None else labels[again]
             T = torch.tensor(of.steps, device=self.device)
             T = T[torch.randint(len(T), (len(x),), generator=noise).to(self.device)]
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
             with self.model.told(T, labels=labels):
-                loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
+                if of.particles > 1 and self.model.has_latents:
+                    loss, terms = iw_persistent(self.model, x, T, of.particles, **options)
+                else:
+                    loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
         elif of.particles > 1 and self.model.has_latents:
             t = stratified_times(len(x), shared, **place)
-            if labels is not None:
-                labels = labels.repeat_interleave(of.particles)
             with self.model.told(labels=labels):
                 loss, terms = iw_delbo(self.model, x, t, of.particles, **options)
         else:

@@ -1,15 +1,18 @@
 """Residual MLPs over all positions at once, for short vectors of tokens: the plane, small tables, small images.
 
 z modulates all blocks, or, where its prior is to look at x_t (`prior` "state"), those of the second half: the state that the
-first half has come to gives the prior.
+first half has come to gives the prior. With several (`slots`) that is a ladder: each rung's prior is read off the state that
+those below have led to.
 """
 
 import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vadd.errors import InputError
 from vadd.nn.layers import Block, ChainPrior, StatePrior, TimeFeatures, Tokens, labels_to, log_steps
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
@@ -29,17 +32,40 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, embedded: Tensor, condition: Tensor | None = None, ask: Callable[[Tensor], Tensor] | None = None
+        self,
+        embedded: Tensor,
+        condition: Tensor | None = None,
+        rungs: dict[int, nn.Module] | None = None,
+        draw: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """`ask` makes of the state after half of the blocks the condition of the others."""
+        """`rungs` stand before the blocks with these numbers."""
         h = self.enter(embedded.flatten(1))
         if condition is not None:
-            h = h + self.enter_condition(condition)
+            h = h + self.enter_condition(F.silu(condition))
         for k, block in enumerate(self.blocks):
-            if ask is not None and k == len(self.blocks) // 2:
-                condition = ask(h)
-            h = block(h, condition)
+            if rungs and k in rungs:
+                h, condition = rungs[k](h, condition, draw)
+            h = block(h, condition if condition is None else F.silu(condition))
         return self.norm(h)
+
+
+class Rung(nn.Module):
+    """z ~ p(z | h) of the state h (B, width), which is added to h, and to the condition of the blocks that follow."""
+
+    def __init__(self, width: int, dim: int, condition: int):
+        super().__init__()
+        self.prior = StatePrior(width, dim)
+        self.latent = read(dim, width, condition)
+        self.enter = nn.Linear(condition, width)
+
+    def forward(self, h: Tensor, condition: Tensor, draw: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+        told = self.latent(draw(self.prior(h), h))
+        return h + self.enter(F.silu(told)), condition + told
+
+
+def read(dim: int, width: int, condition: int) -> nn.Module:
+    """z, to a condition."""
+    return nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, condition))
 
 
 def numbers(condition: int) -> nn.Module:
@@ -48,7 +74,8 @@ def numbers(condition: int) -> nn.Module:
 
 
 class MLPDenoiser(nn.Module):
-    """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or never if that is 0.
+    """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or never if that is 0; with `prior`
+    "chain" or "state" for `slots` of them (a ladder; one, if that is 0).
 
     z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
     model is uniform.
@@ -71,7 +98,7 @@ class MLPDenoiser(nn.Module):
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
-        self.latents = ((latent_dim,),) * (slots if prior == "chain" else 1) if latent_dim else ()
+        self.latents = ((latent_dim,),) * (1 if prior == "standard" else max(1, slots)) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
         self.embed = Tokens(vocab_size + 1, embedding)
         self.time = numbers(condition)
@@ -82,14 +109,16 @@ class MLPDenoiser(nn.Module):
         if classes:
             self.label = labels_to(condition, classes)
         if self.prior_reads_state:
-            self.prior = StatePrior(width, latent_dim)
+            n = len(self.latents)
+            self.rungs = nn.ModuleList(Rung(width, latent_dim, condition) for _ in range(n))
+            self.before = [(2 * k + 1) * blocks // (2 * n) for k in range(n)]
+            if len(set(self.before)) < n:
+                raise InputError(f"a ladder of {n} latents needs as many blocks, got {blocks}; lower latent.slots")
         self.chained = bool(latent_dim) and prior == "chain"
         if self.chained:
             self.prior = ChainPrior(len(self.latents), latent_dim, condition, steps)
-        if latent_dim:
-            enter = nn.Linear(len(self.latents) * latent_dim, width)
-            self.latent = nn.Sequential(enter, nn.SiLU(), nn.Linear(width, condition))
-        self.activation = nn.SiLU()
+        if latent_dim and not self.prior_reads_state:
+            self.latent = read(len(self.latents) * latent_dim, width, condition)
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
         )
@@ -106,23 +135,19 @@ class MLPDenoiser(nn.Module):
         steps: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        condition, ask = self.time(t), None
+        condition, rungs = self.time(t), None
         if self.reads_steps:
             condition = condition + self.steps(log_steps(steps))
         if self.classes:
             condition = condition + self.label(labels)
         if self.prior_reads_state:
-            without = condition
-
-            def ask(h: Tensor) -> Tensor:
-                return self.activation(without + self.latent(draw(self.prior(h), h)))
-
+            rungs = dict(zip(self.before, self.rungs, strict=True))
         elif self.chained:
             condition = condition + self.latent(self.prior(draw, len(x_t), steps).flatten(1))
         elif self.latents:
             zeros = torch.zeros(len(x_t), *self.latents[0], device=x_t.device)
             condition = condition + self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
-        h = self.trunk(self.embed(x_t.flatten(1)), self.activation(condition), ask)  # (B, width)
+        h = self.trunk(self.embed(x_t.flatten(1)), condition, rungs, draw)  # (B, width)
         logits = self.out(h).view(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]
 
@@ -152,7 +177,7 @@ class MLPRecognition(nn.Module):
         self.features, self.reads_steps = width, steps
         length, condition = math.prod(shape), width // 2 if steps else 0
         if steps:
-            self.steps = nn.Sequential(numbers(condition), nn.SiLU())
+            self.steps = numbers(condition)
         self.embed = Tokens(vocab_size + 1, embedding)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing

@@ -12,6 +12,10 @@ token, and nothing may blur it. `down` halvings, after which the blocks are shar
 for small machines; h_k then has the resolution of its level, and h is brought to it by repeating pixels. Any H and W will
 do: an odd side is halved upwards.
 
+One vector that is added to all pixels cannot say where. With `map` > 0 z is also that many numbers a pixel, which an MLP
+makes of it and the first convolution reads; and as an average over pixels has forgotten where, the recognition is then an
+MLP too (`vadd.build`).
+
 `recompute` keeps of a block only its inputs, and computes it again in the backward pass.
 
 There is no embedding of the position; convolutions know it from the zeros beyond the border.
@@ -21,6 +25,7 @@ at first a block is the identity (going up, a random projection of h and its ski
 start with variance 1/inputs, which holds the scale of h through any number of projections.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,6 +39,7 @@ from vadd.nn.layers import TimeFeatures, Tokens, labels_to, log_steps
 __all__ = ["UNetDenoiser", "UNetRecognition"]
 
 TIME_FEATURES = 128
+WIDE = 256  # of the MLP that makes z a map
 
 
 def conv(inputs: int, outputs: int, size: int = 3, *, zero: bool = False) -> nn.Conv2d:
@@ -95,7 +101,7 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Tokens' embeddings (B, C, H, W, E) -> features (B, channels, H, W), normalised and activated.
+    """What is known of each pixel (B, inputs, H, W) -> features (B, channels, H, W), normalised and activated.
 
     `condition` and `latent` are the widths of what is added in every block, and in every block up; 0 for nothing.
     """
@@ -140,7 +146,7 @@ class UNet(nn.Module):
         return block(*inputs)
 
     def forward(self, embedded: Tensor, condition: Tensor | None = None, latent: Tensor | None = None) -> Tensor:
-        h = self.enter(embedded.movedim(-1, 2).flatten(1, 2))
+        h = self.enter(embedded)
         skips = [h]
         for block, halve in zip(self.down, self.halves, strict=True):
             h = self.apply_block(block, F.avg_pool2d(h, 2, ceil_mode=True) if halve else h, condition)
@@ -194,6 +200,7 @@ class UNetDenoiser(nn.Module):
         recompute: bool = False,
         steps: bool = False,
         classes: int = 0,
+        map: int = 0,
         embedding: int | None = None,
     ):
         super().__init__()
@@ -212,8 +219,12 @@ class UNetDenoiser(nn.Module):
             # One MLP reads z; a linear map for each block up then tells that block what it wants of it. The same vector
             # everywhere would have to suit the features of every depth; the maps are 2% of the parameters.
             self.latent = mlp(latent_dim, channels)
+        self.map = map if latent_dim else 0
+        if self.map:
+            pixels = math.prod(shape[-2:])
+            self.mapped = nn.Sequential(linear(latent_dim, WIDE), nn.SiLU(), linear(WIDE, pixels * map))
         self.unet = UNet(
-            self.colours * embedding,
+            self.colours * embedding + self.map,
             channels=channels,
             blocks=blocks,
             condition=channels,
@@ -234,6 +245,8 @@ class UNetDenoiser(nn.Module):
         steps: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
+        image = x_t.reshape(len(x_t), self.colours, *self.shape[-2:])
+        pixels = self.embed(image).movedim(-1, 2).flatten(1, 2)  # (B, C E, H, W)
         condition, latent = self.time(t), None
         if self.reads_steps:
             condition = condition + self.steps(log_steps(steps))
@@ -241,9 +254,11 @@ class UNetDenoiser(nn.Module):
             condition = condition + self.label(labels)
         for shape in self.latents:
             zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
-            latent = self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
-        image = x_t.reshape(len(x_t), self.colours, *self.shape[-2:])
-        h = self.unet(self.embed(image), condition, latent)
+            z = draw((zeros, zeros))  # p(z) = N(0, I): mean and log σ
+            latent = self.latent(z)
+            if self.map:
+                pixels = torch.cat([pixels, self.mapped(z).view(len(x_t), self.map, *image.shape[2:])], 1)
+        h = self.unet(pixels, condition, latent)
         logits = self.out(h).unflatten(1, (self.colours, self.vocab_size)).movedim(2, -1)  # (B, C, H, W, V)
         logits = logits.reshape(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]  # the output layer is 3% of the work: all of it is always done
@@ -297,6 +312,7 @@ class UNetRecognition(nn.Module):
     def forward(self, x: Tensor, masked: Tensor, t: Tensor, steps: Tensor | None = None) -> Tensor:
         condition = self.steps(log_steps(steps)) if self.reads_steps else None
         image, bit = (a.reshape(len(x), self.colours, *self.shape[-2:]) for a in (x, masked))
-        h = self.unet(self.embed(image) + self.embed_mask * bit[..., None], condition)  # (B, channels, H, W)
+        pixels = self.embed(image) + self.embed_mask * bit[..., None]
+        h = self.unet(pixels.movedim(-1, 2).flatten(1, 2), condition)  # (B, channels, H, W)
         count = bit.sum(1, keepdim=True).to(h.dtype)  # |M| of each pixel, (B, 1, H, W)
         return (h * count).sum((2, 3)) / count.sum((2, 3)).clamp(min=1)  # (B, channels)

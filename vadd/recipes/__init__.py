@@ -30,9 +30,9 @@ METHODS: dict[str, dict[str, object]] = {
     "mdm-matched": {"latent.dim": 0},  # and as wide as VADD's two networks together: `vadd.build.matched`
     "vadd-plus": {  # one z for all steps, and networks that know how many there are: docs/beyond.md
         "objective.kind": "persistent",
-        "objective.steps": (1, 2, 4, 8, 16, 64, 1024),
         "sampling.latents": "fixed",
         "network.steps": True,
+        "latent.recognition": 0.5,
     },
     "persistent": {"objective.kind": "persistent", "sampling.latents": "fixed"},
     "reweighted": {"objective.kind": "reweighted"},
