@@ -157,10 +157,9 @@ def require_able(of: config.Experiment) -> None:
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
         )
     told = getattr(of.network, "steps", False) and of.objective.kind not in ("delbo", "ar")
-    if of.latent.until and of.latent.dim and not told:
+    if of.latent.until and of.latent.dim and of.objective.kind != "delbo" and not told:
         raise InputError(
-            "latent.until needs networks that read T (network.steps true) and are told it (method persistent, reweighted or "
-            f"step-aware), got {of.latent.until}; take 0"
+            f"latent.until needs networks that read T, got {of.latent.until}; take 0, or --network.steps true"
         )
     if told and of.sampling.grid == "learned":
         raise InputError(

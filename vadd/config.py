@@ -207,7 +207,9 @@ class Latent(Frozen):
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )
-    until: int = Field(0, ge=0, description="where networks read T: above that many steps there is no z; 0: always")
+    until: int = Field(
+        0, ge=0, description="where networks read T, so not for delbo: above that many steps there is no z; 0: always"
+    )
     recognition: float = Field(
         1.0, gt=0, le=1, description="width of the recognition network, in widths of the denoiser"
     )
