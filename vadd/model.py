@@ -206,13 +206,16 @@ class MaskedDiffusion(nn.Module):
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
         silent = self._silent(len(x))
-        asked = torch.arange(len(x), device=x.device) if silent is None else (~silent).nonzero().squeeze(1)
-        features = torch.zeros(len(x), self.recognition.features, device=x.device)
-        if len(asked):
-            with self.told_of(asked):
-                told = self._told(self.recognition, len(asked))
-            found = self.recognition(x[asked], seen[asked], t[asked].float(), **told)
-            features = found if silent is None else features.to(found.dtype).index_copy(0, asked, found)
+        if silent is None:
+            features = self.recognition(x, seen, t.float(), **self._told(self.recognition, len(x)))
+        else:  # it is not asked where there is no z
+            asked = (~silent).nonzero().squeeze(1)
+            features = torch.zeros(len(x), self.recognition.features, device=x.device)
+            if len(asked):
+                with self.told_of(asked):
+                    told = self._told(self.recognition, len(asked))
+                found = self.recognition(x[asked], seen[asked], t[asked].float(), **told)
+                features = features.to(found.dtype).index_copy(0, asked, found)
         heads = [functools.partial(self.heads[0], part=k) for k in range(self.windows)] or list(self.heads)
         return Posterior(features, heads, generator, silent=silent)
 
