@@ -116,7 +116,7 @@ class Training(lightning.LightningModule):
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
             with self.model.told(T, labels=labels):
-                if of.particles > 1 and self.model.has_latents:
+                if of.kind == "persistent" and of.particles > 1 and self.model.has_latents:
                     loss, terms = iw_persistent(self.model, x, T, of.particles, **options)
                 else:
                     loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
