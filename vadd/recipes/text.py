@@ -11,8 +11,8 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
 
     A latent for every four tokens, since one for all of them cannot say where; sharp, and almost free of its KL for long,
     since a denoiser that once ignores z never looks again. A persistent z is for one step and two; above that the same
-    weights are masked diffusion, at which an example is trained once a step on average, and every second one with z besides. All of
-    it in docs/beyond.md."""
+    weights are masked diffusion, at which an example is trained once a step on average, and every second one with z
+    besides. All of it in docs/beyond.md."""
     return Experiment(
         recipe=f"text.{recipe}",
         about=about,
