@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from vadd import InputError, MaskedDiffusion, build, train
 from vadd.config import MLP, CorpusSource, DiT, Experiment
+from vadd.objective import persistent
 from vadd.overrides import override
 from vadd.recipes import recipe, with_method
 from vadd.run import Run
@@ -132,6 +133,27 @@ def test_the_persistent_objective_is_trained_at_the_numbers_of_steps_that_its_se
     for steps in (2, 5):  # every step of its grid, all masked among them
         assert set((t[steps == T] * steps).round().int().tolist()) == set(range(1, steps + 1))
     assert torch.allclose(t - s, 1 / T.double())
+
+
+@pytest.mark.parametrize(
+    ("method", "takes_them"), [("vadd", 1), ("persistent", 1), ("reweighted", 0), ("step-aware", 0)]
+)
+def test_particles_are_of_the_objectives_that_take_them_and_change_no_other(tmp_path, method, takes_them):
+    one, four = (
+        trained(tmp_path / str(k), override(small(method, steps=3), {"objective.particles": k})) for k in (1, 4)
+    )
+    assert same(one, four) != bool(takes_them)
+
+
+def test_several_draws_corrupt_an_example_more_than_once(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train, "persistent", lambda model, x, *rest, **o: seen.append(x) or persistent(model, x, *rest, **o)
+    )
+    trained(tmp_path / "run", override(small("persistent", steps=2), {"objective.draws": 1.5}))
+    for x in seen:
+        assert len(x) == 48
+        assert torch.equal(x[32:], x[:16])
 
 
 def test_autocast_to_bfloat16_trains_with_clipped_gradients(tmp_path):
