@@ -13,7 +13,9 @@ import torch
 from conftest import everything, generator, small_model
 
 from vadd import Cosine, InputError, Linear, MaskedDiffusion, Masking, Replay, exact_nll, nelbo, stratified_times
+from vadd.latent import law
 from vadd.likelihood import PROPOSALS, bound, quadrature
+from vadd.nn.layers import MixturePrior
 from vadd.nn.mlp import MLPDenoiser, MLPRecognition
 from vadd.objective import delbo, importance_weighted, kl_weight
 from vadd.schedule import time_grid
@@ -52,12 +54,21 @@ def models() -> dict[str, MaskedDiffusion]:
         "two tokens, cosine": small_model((2,), 6, 1, schedule=Cosine(), scale=1.0, seed=1),
         "three tokens": small_model((3,), 3, 1, scale=1.0, seed=2),
         "three tokens, cosine": small_model((3,), 3, 1, schedule=Cosine(), scale=1.0, seed=3),
+        "mixture": small_model((2,), 4, 1, scale=1.0, seed=4, network={"prior": "mixture", "components": 3}),
         "trained": linear,
         "trained, cosine": cosine,
     }
 
 
-NAMES = ["two tokens", "two tokens, cosine", "three tokens", "three tokens, cosine", "trained", "trained, cosine"]
+NAMES = [
+    "mixture",
+    "two tokens",
+    "two tokens, cosine",
+    "three tokens",
+    "three tokens, cosine",
+    "trained",
+    "trained, cosine",
+]
 
 
 @torch.no_grad()
@@ -69,11 +80,21 @@ def log_tokens(model, x, masked, t: float, z) -> torch.Tensor:
     return log_mu.gather(-1, x.repeat_interleave(len(z), 0)[..., None]).view(len(x), len(z), -1)
 
 
+@torch.no_grad()
+def nodes_of(model) -> tuple[torch.Tensor, torch.Tensor]:
+    """z and weights of a quadrature over the prior: (n, 1), (n,)."""
+    z, w = quadrature(1, NODES)
+    if not isinstance(model.denoiser.prior, MixturePrior):
+        return z, w
+    each = [(m + s.exp() * z, pi.exp() * w) for m, s, pi in zip(*(a[0] for a in model.denoiser.prior(1)), strict=True)]
+    return tuple(map(torch.cat, zip(*each, strict=True)))
+
+
 def over_paths(model, x, steps: int, latents: str) -> torch.Tensor:
     """The bound with perfect integrals, in expectation over paths, by summing over all of them: (B,)."""
     times = time_grid(steps)
     alpha = model.masking.schedule.alpha(times)
-    z, w = quadrature(1, NODES)
+    z, w = nodes_of(model)
     total = torch.zeros(len(x), dtype=torch.float64)
     for path in itertools.product(range(steps), repeat=x.shape[1]):  # the step that reveals each token
         at = torch.tensor(path)
@@ -137,7 +158,9 @@ class ExactPosterior:
 
     def __init__(self, model, x, masked, revealed, t, particles, streams):
         middle = (self.EDGES[1:] + self.EDGES[:-1])[:, None] / 2
-        log_p = -(middle[:, 0] ** 2) / 2 - math.log(2 * math.pi) / 2
+        self.p = law(model.denoiser.prior(1))
+        with torch.no_grad():
+            log_p = self.p.log_prob(middle)
         log_f = torch.cat(
             [
                 log_tokens(model, x[i : i + 1], masked[i : i + 1], t[i].item(), middle.float())[..., revealed[i]].sum(2)
@@ -153,7 +176,8 @@ class ExactPosterior:
         width = self.EDGES[1] - self.EDGES[0]
         z = self.EDGES[cell] + width * u[:, 1:]
         log_r = self.table.gather(1, cell).log() - width.log()
-        self.log_ratio = (-(z**2) / 2 - math.log(2 * math.pi) / 2 - log_r).squeeze(1)
+        with torch.no_grad():
+            self.log_ratio = self.p.log_prob(z) - log_r.squeeze(1)
         self.kl = -self.log_ratio  # one sample of it
         return z.float()
 

@@ -93,10 +93,6 @@ def told(capsys, line: str) -> str:
             "objective.free_bits have no place among 4 particles, got 3",
         ),
         (
-            "train text.small --method persistent --network.steps false",
-            "latent.until needs networks that read T, got 2; take 0, or --network.steps true",
-        ),
-        (
             "train text.small --method persistent --sampling.grid learned",
             "sampling.grid learned is made of single steps",
         ),

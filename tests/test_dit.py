@@ -8,7 +8,7 @@ import torch
 from conftest import generator
 
 from vadd import MaskedDiffusion, Masking, Prior, Replay, build, nelbo, objective, sample
-from vadd.config import MLP, DiT, Latent
+from vadd.config import DiT, Latent
 from vadd.errors import InputError
 from vadd.latent import Mode
 from vadd.nn.dit import DiTDenoiser, DiTRecognition, rotated
@@ -473,8 +473,7 @@ def test_an_experiment_builds_it():
     assert build.model(text(method="mdm", slots=2), (6,), 5).denoiser.latents == ()
     with pytest.raises(InputError, match=r"latent.slots needs a network of kind dit, and toy.ising has mlp"):
         build.model(recipe("toy.ising").model_copy(update={"latent": Latent(slots=2)}), (6,), 5)
-    with pytest.raises(InputError, match=r"latent.until needs networks that read T, got 4"):
-        build.model(text(MLP(), method="persistent", until=4), (6,), 5)
+    assert build.model(text(method="persistent", until=4), (6,), 5).until == 0  # networks that do not read T
 
 
 @pytest.mark.parametrize(

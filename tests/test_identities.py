@@ -23,10 +23,12 @@ from vadd import (
     stratified_times,
 )
 from vadd.errors import InputError
-from vadd.latent import Gaussian
+from vadd.latent import Gaussian, Mixture, Mode, Prior
 from vadd.likelihood import quadrature
 from vadd.nn.dit import DiTDenoiser, DiTRecognition
+from vadd.nn.layers import MixturePrior
 from vadd.nn.mlp import MLPDenoiser
+from vadd.noise import Streams
 from vadd.objective import importance_weighted, persistent, reweighted, step_aware
 from vadd.recipes import recipe, with_method
 from vadd.sample import categorical
@@ -321,8 +323,9 @@ def test_a_chain_of_priors_starts_as_the_standard_one_and_each_reads_those_befor
 def test_the_windows_of_a_chain_have_one_map_and_each_its_own_features():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        size = {"width": 8, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 3, "prior": "chain"}
-        model = MaskedDiffusion((6,), Masking(3), DiTDenoiser((6,), 3, 2, **size), DiTRecognition((6,), 3, **size))
+        size = {"width": 8, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 3}
+        networks = DiTDenoiser((6,), 3, 2, prior="chain", **size), DiTRecognition((6,), 3, **size)
+        model = MaskedDiffusion((6,), Masking(3), *networks)
     x = torch.randint(3, (5, 6), generator=generator())
     posterior = model.posterior(x, torch.ones_like(x, dtype=torch.bool), torch.ones(5), generator())
     model.logits(x, torch.ones(5), posterior)
@@ -441,3 +444,53 @@ def test_the_mask_never_comes_out():
     for grid in ("uniform", "cosine"):
         for steps in (1, 2, 9):
             assert sample(model, 100, steps, grid=grid, generator=generator()).max() < Masking(2).mask
+
+
+@pytest.mark.parametrize("vectors", [(), (3,)])
+def test_a_mixture_is_a_density_and_its_kl_a_bound_that_is_exact_for_one_component(vectors):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        many, one = (Mixture(*MixturePrior(c, (*vectors, 2))(2000)) for c in (5, 1))
+        mean, log_std = torch.randn(2000, *vectors, 2), torch.randn(2000, *vectors, 2)
+    r = Gaussian(mean, log_std)
+    z = r.sample(generator())
+    for p in (many, one):
+        drawn = r.log_prob(z) - p.log_prob(z)
+        gap = p.kl_of(r).flatten(1).sum(1) - drawn
+        error = gap.std() / len(gap) ** 0.5
+        assert gap.mean() > -4 * error
+        assert p is many or gap.mean() < 4 * error
+    plain = Gaussian(one.means.squeeze(-2), one.log_stds.squeeze(-2))
+    assert torch.allclose(one.kl_of(r), r.kl(plain), atol=1e-5)
+    side = torch.linspace(-6, 6, 241)
+    grid = torch.cartesian_prod(side, side)
+    first = Mixture(*(a[(0,) * (1 + len(vectors))].expand(len(grid), *a.shape[1 + len(vectors) :]) for a in many))
+    assert first.log_prob(grid).detach().exp().sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=1e-3)
+
+
+def test_a_mixture_draws_its_components_by_their_weights():
+    means, log_stds = torch.tensor([[-5.0], [0.0], [5.0]]), torch.full((3, 1), -3.0)
+    of = means, log_stds, torch.tensor([0.5, 0.2, 0.3]).log()
+    p, eight, four = (tuple(a.expand(rows, *a.shape) for a in of) for rows in (20_000, 8, 4))
+    z = Prior(generator())(p).squeeze(1)
+    parts = torch.stack([(z < -2.5), (z - 0).abs() < 2.5, z > 2.5]).double().mean(1)
+    assert parts.tolist() == pytest.approx([0.5, 0.2, 0.3], abs=0.02)
+    assert z[z > 2.5].std().item() == pytest.approx(math.exp(-3), rel=0.05)
+    assert torch.allclose(Prior(generator(), temperature=0)(p).unique(), means.squeeze(1))
+    assert torch.allclose(Mode()(p), torch.full((20_000, 1), -1.0))
+    rows = torch.arange(3, 7)
+    streams = Streams.spawn(8, generator())
+    whole = Prior(Streams(streams.seeds))(eight)
+    some = Prior(Streams(streams.seeds)).rows(rows)(four)
+    assert torch.equal(whole[rows], some)
+
+
+def test_rows_without_a_latent_pay_nothing_under_a_mixture():
+    model = small_model((3,), 3, 2, network={"prior": "mixture", "components": 4, "steps": True})
+    model = MaskedDiffusion((3,), model.masking, model.denoiser, model.recognition, until=2).eval()
+    x, steps = everything(model)[:8], torch.tensor([1, 2, 3, 4, 1, 2, 3, 4])
+    with torch.no_grad(), model.told(steps):
+        posterior = model.posterior(x, torch.ones_like(x, dtype=torch.bool), torch.ones(8).double(), generator())
+        model.logits(x, torch.ones(8).double(), posterior)
+    for paid in (posterior.kl, posterior.log_ratio):
+        assert ((paid != 0) == (steps <= 2)).all()

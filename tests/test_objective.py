@@ -97,14 +97,16 @@ def test_the_importance_weighted_persistent_objective_is_the_bound_of_each_rows_
         assert ours.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
 
 
-def test_a_network_that_reads_t_is_told_no_more_steps_than_it_was_trained_with():
+def test_a_network_that_reads_t_is_told_the_next_number_of_steps_it_was_trained_with():
     model = small_model((3,), 3, 2, scale=2.0, network={"steps": True})
     x = everything(model)
-    model.most = 8
+    model.taught = [2, 4, 8]
 
     def logits(T):
         with model.told(T), torch.no_grad():
             return model.logits(x, torch.ones(27))
 
     assert not torch.equal(logits(4), logits(8))
-    assert torch.equal(logits(8), logits(100))
+    assert torch.equal(logits(1), logits(2))
+    for T in (5, 100, math.inf):
+        assert torch.equal(logits(8), logits(T))

@@ -115,8 +115,8 @@ def model(
             size["pad"] = pad
         if experiment.network.kind in ("mlp", "dit"):
             size["slots"] = experiment.latent.slots
-            size["prior"] = experiment.latent.prior
-        denoiser = Denoiser(shape, vocab_size, dim, **size)
+        prior = {"prior": experiment.latent.prior, "components": experiment.latent.components}
+        denoiser = Denoiser(shape, vocab_size, dim, **prior, **size)
         name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
         size[name] = step * max(1, round(experiment.latent.recognition * size[name] / step))
         if size.pop("map", 0):
@@ -132,7 +132,7 @@ def model(
             sees_mask=experiment.latent.sees_mask,
             sharp=experiment.latent.sharp,
             until=experiment.latent.until if denoiser.latents and getattr(denoiser, "reads_steps", False) else 0,
-            most=max(experiment.objective.steps),
+            taught=experiment.objective.steps,
         )
 
 
@@ -143,7 +143,7 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"objective.kind ar needs a network of kind dit, and {of.recipe} has {kind}; take another recipe"
         )
-    if kind != "dit" and of.latent.slots and of.latent.prior == "standard":
+    if kind != "dit" and of.latent.slots and of.latent.prior in ("standard", "mixture"):
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
     if of.latent.prior == "chain" and (kind == "unet" or not of.latent.slots):
         raise InputError(
@@ -157,10 +157,6 @@ def require_able(of: config.Experiment) -> None:
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
         )
     told = getattr(of.network, "steps", False) and of.objective.kind not in ("delbo", "ar")
-    if of.latent.until and of.latent.dim and of.objective.kind != "delbo" and not told:
-        raise InputError(
-            f"latent.until needs networks that read T, got {of.latent.until}; take 0, or --network.steps true"
-        )
     if told and of.sampling.grid == "learned":
         raise InputError(
             "sampling.grid learned is made of single steps, and networks that read T change with their number; "

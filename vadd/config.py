@@ -199,16 +199,18 @@ class Latent(Frozen):
     """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
 
     dim: int = Field(2, ge=0)
-    prior: Literal["standard", "state", "chain"] = Field(
+    prior: Literal["standard", "mixture", "state", "chain"] = Field(
         "standard",
-        description="state (MLP only): a Gaussian read off x_t, `slots` of them a ladder; chain: `slots` z one by one",
+        description="mixture: of Gaussians, learned; state (MLP only): a Gaussian read off x_t, `slots` of them a ladder; "
+        "chain: `slots` z one by one",
     )
+    components: int = Field(64, ge=1, description="mixture only: how many Gaussians")
     slots: int = Field(0, ge=0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )
     until: int = Field(
-        0, ge=0, description="where networks read T, so not for delbo: above that many steps there is no z; 0: always"
+        0, ge=0, description="where networks read T: above that many steps there is no z; 0: at any number"
     )
     recognition: float = Field(
         1.0, gt=0, le=1, description="width of the recognition network, in widths of the denoiser"

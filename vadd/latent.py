@@ -1,7 +1,7 @@
 """Latents, and who answers a draw.
 
 A denoiser asks for its latents while it runs: `z = draw(prior, context)`, with a Gaussian prior, the pair (mean, log σ),
-that it may compute from its own state. It does not know who answers:
+that it may compute from its own state, or a learned `Mixture` of them. It does not know who answers:
 
     Prior      z ~ p(z)                          when sampling
     Posterior  z ~ r_φ(z | x, M)                 when training; adds up KL(r ‖ p) and log p(z) - log r(z)
@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.noise import normal, rows_of
+from vadd.noise import normal, rows_of, uniform
 
-__all__ = ["Draw", "Gaussian", "Kept", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
+__all__ = ["Draw", "Gaussian", "Kept", "Mixture", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
 
 
 class Gaussian(NamedTuple):
@@ -34,18 +34,29 @@ class Gaussian(NamedTuple):
     mean: Float[Tensor, "B *d"]
     log_std: Float[Tensor, "B *d"]
 
-    def sample(self, generator=None) -> Float[Tensor, "B *d"]:
-        """Reparameterised: mean + σ ε."""
-        return self.mean + self.log_std.exp() * normal(generator, tuple(self.mean.shape), self.mean.device)
+    def component(self, generator=None) -> "Gaussian":
+        """Itself: a mixture of one."""
+        return self
+
+    def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B *d"]:
+        """Reparameterised: mean + τ σ ε."""
+        scale = temperature * self.log_std.exp()
+        return self.mean + scale * normal(generator, tuple(self.mean.shape), self.mean.device)
 
     def where(self, rows: Bool[Tensor, " B"], other: "Gaussian") -> "Gaussian":
         """This one in some rows, the other elsewhere."""
         rows = rows.view(-1, *[1] * (self.mean.dim() - 1))
         return Gaussian(*(torch.where(rows, a, b) for a, b in zip(self, other, strict=True)))
 
-    def log_prob(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, " B"]:
+    def log_prob_each(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, "B *d"]:
         epsilon = (z - self.mean) * torch.exp(-self.log_std)
-        return (-0.5 * epsilon**2 - self.log_std - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+        return -0.5 * epsilon**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+
+    def log_prob(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, " B"]:
+        return self.log_prob_each(z).flatten(1).sum(1)
+
+    def kl_of(self, r: "Gaussian") -> Float[Tensor, "B *d"]:
+        return r.kl(self)
 
     def kl(self, p: "Gaussian") -> Float[Tensor, "B *d"]:
         """KL(self ‖ p) of each dimension, nats."""
@@ -53,14 +64,50 @@ class Gaussian(NamedTuple):
         return 0.5 * (torch.exp(2 * gap) + ((self.mean - p.mean) * torch.exp(-p.log_std)) ** 2 - 1) - gap
 
 
-Pair = tuple[Tensor, Tensor]
-"""A prior as a network offers it: mean and log σ, each (B, *d)."""
+class Mixture(NamedTuple):
+    """Σ_c π_c N(m_c, diag σ_c²) for each vector of a latent (B, *S, d): m and log σ (B, *S, C, d), log π (B, *S, C)."""
+
+    means: Float[Tensor, "B *S C d"]
+    log_stds: Float[Tensor, "B *S C d"]
+    log_weights: Float[Tensor, "B *S C"]
+
+    @property
+    def mean(self) -> Float[Tensor, "B *S d"]:
+        return (self.log_weights.exp()[..., None] * self.means).sum(-2)
+
+    def component(self, generator=None) -> Gaussian:
+        """One of them for each vector, drawn by their weights."""
+        below = self.log_weights.exp().double().cumsum(-1)
+        u = uniform(generator, (*below.shape[:-1], 1), below.device)
+        c = (below <= u * below[..., -1:]).sum(-1).clamp(max=below.shape[-1] - 1)
+        c = c[..., None, None].expand(*c.shape, 1, self.means.shape[-1])
+        return Gaussian(self.means.gather(-2, c).squeeze(-2), self.log_stds.gather(-2, c).squeeze(-2))
+
+    def log_prob(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, " B"]:
+        each = Gaussian(self.means, self.log_stds).log_prob_each(z[..., None, :]).sum(-1)  # (B, *S, C)
+        return torch.logsumexp(self.log_weights + each, -1).view(len(z), -1).sum(1)
+
+    def kl_of(self, r: Gaussian) -> Float[Tensor, "B *S d"]:
+        """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), laid on the dimensions:
+        each has its own KL, the mean over components by their shares, and an even part of the rest."""
+        each = Gaussian(r.mean[..., None, :], r.log_std[..., None, :]).kl(Gaussian(self.means, self.log_stds))
+        score = self.log_weights - each.sum(-1)  # (B, *S, C)
+        kl = (torch.softmax(score, -1)[..., None] * each).sum(-2)
+        return kl + (-torch.logsumexp(score, -1) - kl.sum(-1))[..., None] / kl.shape[-1]
+
+
+Offered = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
+"""A prior as a network offers it: mean and log σ of a Gaussian, or the three of a mixture."""
+
+
+def law(prior: Offered) -> Gaussian | Mixture:
+    return Gaussian(*prior) if len(prior) == 2 else Mixture(*prior)
 
 
 class Draw(Protocol):
-    """Who answers: prior (mean, log σ) and the denoiser's state, which a posterior may read -> z (B, *d)."""
+    """Who answers: prior and the denoiser's state, which a posterior may read -> z (B, *d)."""
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor: ...
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor: ...
 
 
 class Prior:
@@ -69,10 +116,8 @@ class Prior:
     def __init__(self, generator=None, temperature: float = 1.0):
         self.generator, self.temperature = generator, temperature
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
-        mean, log_std = prior
-        log_temperature = math.log(self.temperature) if self.temperature else -math.inf
-        return Gaussian(mean, log_std + log_temperature).sample(self.generator)
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
+        return law(prior).component(self.generator).sample(self.generator, self.temperature)
 
     def rows(self, rows: Tensor) -> "Prior":
         """The answers for some rows of the batch only."""
@@ -80,10 +125,14 @@ class Prior:
 
 
 class Mode:
-    """Answers with the prior's mean: the latent switched off."""
+    """Answers with the prior's mean: the latent switched off. `priors` are those it was offered."""
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
-        return prior[0]
+    def __init__(self):
+        self.priors: list[Gaussian | Mixture] = []
+
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
+        self.priors.append(law(prior))
+        return self.priors[-1].mean
 
     def rows(self, rows: Tensor) -> "Mode":
         return self
@@ -95,7 +144,7 @@ class Silenced:
     def __init__(self, draw: Draw, silent: Bool[Tensor, " B"]):
         self.draw, self.silent = draw, silent
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         z = self.draw(prior, context)
         return z.masked_fill(self.silent.view(-1, *[1] * (z.dim() - 1)), 0.0)
 
@@ -106,7 +155,7 @@ class Kept:
     def __init__(self, draw: Draw):
         self.draw, self.latents = draw, []
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         self.latents.append(self.draw(prior, context))
         return self.latents[-1]
 
@@ -118,14 +167,13 @@ class Replay:
         self.latents = latents
         self.asked = 0
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         if self.asked == len(self.latents):
             raise InputError(f"the model asks for more latents than the {len(self.latents)} that Replay was given")
         z = self.latents[self.asked]
-        if z.shape != prior[0].shape:
-            raise InputError(
-                f"latent {self.asked} has shape {tuple(z.shape)}, the model asks for {tuple(prior[0].shape)}"
-            )
+        wanted = law(prior).mean.shape
+        if z.shape != wanted:
+            raise InputError(f"latent {self.asked} has shape {tuple(z.shape)}, the model asks for {tuple(wanted)}")
         self.asked += 1
         return z
 
@@ -136,14 +184,14 @@ class Replay:
 class Scaled(Replay):
     """Answers with mean + σ ε, the given numbers being ε."""
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         mean, log_std = prior
         return mean + log_std.exp() * super().__call__(prior, context)
 
 
 class Posterior:
     """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw; or, in the rows told by
-    `explore`, with z ~ p. In those told by `silent` r is p.
+    `explore`, with z ~ p. Those told by `silent` pay nothing.
 
     `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `approximations` are the
     Gaussians r in the order asked, `latents` the z drawn and `kl_each` their KL by dimension. The gradient of `log_ratio`
@@ -171,16 +219,17 @@ class Posterior:
         self.latents: list[Tensor] = []
         self.kl_each: list[Tensor] = []
 
-    def __call__(self, prior: Pair, context: Tensor | None = None) -> Tensor:
-        p = Gaussian(*prior)
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
+        p = law(prior)
         r = self.heads[len(self.latents)](self.features, p)
-        if self.silent is not None:
-            r = r.where(~self.silent, p)
-        drawn_from = r if self.explore is None else r.where(~self.explore, p)
+        drawn_from = r if self.explore is None else r.where(~self.explore, p.component(self.generator))
         z = drawn_from.sample(self.generator)
-        kl = r.kl(p)
+        kl, log_ratio = p.kl_of(r), p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
+        if self.silent is not None:
+            kl = kl.masked_fill(self.silent.view(-1, *[1] * (kl.dim() - 1)), 0.0)
+            log_ratio = log_ratio.masked_fill(self.silent, 0.0)
         self.kl = self.kl + kl.flatten(1).sum(1)
-        self.log_ratio = self.log_ratio + p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
+        self.log_ratio = self.log_ratio + log_ratio
         self.approximations.append(r)
         self.latents.append(z)
         self.kl_each.append(kl)

@@ -3,7 +3,7 @@
 Let m(x) and σ(x) be the mean and the scale of r_φ(z | x, everything masked), d numbers each.
 
     pca             m(x) along its two principal directions; for d <= 2 along the coordinates themselves. Beside it
-                    z ~ q(z) = E_x r_φ(z | x) over as many z ~ p(z) = N(0, I): where there is p without q, samples
+                    z ~ q(z) = E_x r_φ(z | x) over as many z ~ p(z): where there is p without q, samples
                     come from a z that training hardly saw, a prior hole
     tsne            m(x), neighbours kept near each other (van der Maaten and Hinton 2008); for d >= 3
     interpolation   z = (1 - a) m(x) + a m(x')  for pairs of examples, decoded
@@ -11,8 +11,9 @@ Let m(x) and σ(x) be the mean and the scale of r_φ(z | x, everything masked), 
     correlations    Corr(m_j(x), x^i) over the examples, tokens taken as numbers
 
 To decode is one step with the most likely tokens, x^i = argmax_k μ_θ^i(k | z). The directions are orthonormal and the
-origin stays where it is, so that p is N(0, I) in the plane of a picture too, and its circles are true there. Several
-latents are taken as one vector, and their priors as N(0, I), which those that depend on a state are not.
+origin stays where it is, so that N(0, I) is that in the plane of a picture too, and its circles are true there. Several
+latents are taken as one vector, and their priors as N(0, I), which those that depend on a state are not; a learned mixture
+is drawn as it is.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from matplotlib.ticker import MaxNLocator
 from vadd.data import Lines, Picture, Rows, Source
 from vadd.errors import InputError
 from vadd.figures import KNOWN, LIGHT, OTHERS, png
-from vadd.latent import Replay
+from vadd.latent import Gaussian, Mixture, Mode, Prior, Replay
 from vadd.model import MaskedDiffusion
 from vadd.run import Run, atomic, require_folder
 from vadd.use import encode, load
@@ -61,6 +62,7 @@ class Encoded:
     labels: np.ndarray | None  # (N,)
     colours: np.ndarray  # (N, 3)
     origin: str
+    prior: Mixture | None = None  # None: N(0, I)
 
     @property
     def which(self) -> str:
@@ -72,8 +74,17 @@ class Encoded:
 
     @property
     def kl(self) -> np.ndarray:
-        """KL(r ‖ N(0, I)) of each dimension, nats an example, (d,)."""
+        """KL(r ‖ p) of each dimension, nats an example, (d,)."""
+        if self.prior is not None:
+            return self.prior.kl_of(Gaussian(*map(torch.from_numpy, (self.mean, np.log(self.std))))).mean(0).numpy()
         return (0.5 * (self.std**2 + self.mean**2 - 1) - np.log(self.std)).mean(0)
+
+    def from_prior(self, rng: np.random.Generator) -> np.ndarray:
+        """Draws of p(z), (EXAMPLES, d)."""
+        if self.prior is None:
+            return rng.standard_normal((EXAMPLES, self.mean.shape[1]))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
+        return Prior(generator)(tuple(a.expand(EXAMPLES, *a.shape[1:]) for a in self.prior)).numpy()
 
     @property
     def plane(self) -> bool:
@@ -116,7 +127,7 @@ def draw_latents(
     directory = Path(directory)
     require_folder(directory)
     model, source = load(run)
-    of = encoded(run, source, split=split, input=input, seed=seed)
+    of = replace(encoded(run, source, split=split, input=input, seed=seed), prior=mixture(model))
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
@@ -158,6 +169,16 @@ def encoded(run: Run, source: Source, *, split: str, input: str | None, seed: in
     x, labels = found["x"][rows], found["labels"][rows] if "labels" in found else None
     origin = f"examples of the {split} split" if input is None else "given examples"
     return Encoded(mean, std, x, labels, colours(x, labels, source.vocab_size), origin)
+
+
+@torch.no_grad()
+def mixture(model: MaskedDiffusion) -> Mixture | None:
+    """The prior of a model that learns one for a single vector."""
+    masks, asked = torch.full((1, *model.shape), model.masking.mask, device=model.device), Mode()
+    model.logits(masks, torch.ones(1, device=model.device), asked)
+    if len(asked.priors) != 1 or not isinstance(p := asked.priors[0], Mixture) or p.means.dim() != 3:
+        return None
+    return Mixture(*(a.cpu().double() for a in p))
 
 
 # -------------------------------------------------------------------------------------------------------- mathematics
@@ -209,7 +230,7 @@ ALPHAS = ["0", "1/8", "1/4", "3/8", "1/2", "5/8", "3/4", "7/8", "1"]
 SIGMAS = [f"{s:g}" for s in np.linspace(-3, 3, STEPS)]
 SHOWN = {
     True: "x and x' are the two examples, between them the most likely tokens given z = (1 - a) m(x) + a m(x') at each a",
-    False: "the most likely tokens at values from -3 to 3 σ of the prior",
+    False: "the most likely tokens at values from -3 to 3",
 }
 
 
@@ -340,8 +361,8 @@ def pca(of: Encoded, source: Source, rng: np.random.Generator) -> bytes:
     mean = of.mean @ directions
     rows = np.arange(EXAMPLES) % len(mean)
     q = (of.mean[rows] + of.std[rows] * rng.standard_normal((EXAMPLES, d))) @ directions
-    p = rng.standard_normal((EXAMPLES, d)) @ directions
-    caption = f"{of.which}, KL {of.kl.sum():.2f} nats; {'circles: 1 and 2 σ of' if d > 1 else 'line:'} the prior; "
+    p = of.from_prior(rng) @ directions
+    caption = f"{of.which}, KL {of.kl.sum():.2f} nats; {'circles: 1 and 2 σ of' if d > 1 else 'line:'} N(0, I); "
     caption += "grey without blue is a prior hole"
     if d > 2:
         share = mean.var(0).sum() / max(of.mean.var(0).sum(), np.finfo(float).tiny)

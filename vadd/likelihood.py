@@ -43,7 +43,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Mode, Posterior, Replay, Scaled
+from vadd.latent import Mixture, Mode, Posterior, Replay, Scaled
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
@@ -316,6 +316,12 @@ def exact_nll(
     z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
     if latents == "zero":
         z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])  # the prior's mean
+    asked, answers = Mode(), Scaled
+    model.logits(
+        model.masking.hide(x[:1], torch.ones_like(x[:1], dtype=torch.bool)), torch.ones(1, device=x.device), asked
+    )
+    if any(isinstance(p, Mixture) for p in asked.priors):  # of one vector
+        answers, z, weight = Replay, *of_mixture(asked.priors[0], z, weight, latents)
     times = time_grid(steps, grid).to(x.device)
     r = model.masking.reveal_probability(times[:-1], times[1:])
     subsets = [
@@ -327,7 +333,7 @@ def exact_nll(
         """log μ^i(x_{t_k}, z, t_k)[x^i] for all nodes and positions: (B, nodes, L)."""
         x_t = model.masking.hide(x, masked.view(1, *model.shape).expand_as(x))
         rows = x_t.repeat_interleave(len(z), 0)
-        draw = Scaled(*(z.repeat(len(x), 1).split(dims, 1) if dims else ()))
+        draw = answers(*(z.repeat(len(x), 1).split(dims, 1) if dims else ()))
         with model.told(steps):
             logits = model.logits(rows, times[k].expand(len(rows)), draw).double()
         picked = F.log_softmax(logits, -1).gather(-1, x.repeat_interleave(len(z), 0)[..., None])
@@ -374,6 +380,14 @@ def quadrature(dim: int, nodes: int) -> tuple[Float[Tensor, "n d"], Float[Tensor
     z = torch.cartesian_prod(*[points] * dim).view(-1, dim) if dim else torch.zeros(1, 0)
     w = torch.cartesian_prod(*[weights] * dim).view(-1, dim).prod(1) if dim else torch.ones(1).double()
     return z.float(), w
+
+
+def of_mixture(p: Mixture, z: Tensor, weight: Tensor, latents: str) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of a mixture over one vector, from those of N(0, I)."""
+    if latents == "zero":
+        return p.mean, weight
+    nodes = p.means[0, :, None] + p.log_stds[0, :, None].exp() * z  # (C, n, d)
+    return nodes.flatten(0, 1), (p.log_weights[0, :, None].exp().double() * weight).flatten()
 
 
 def xlogy(n: int, p: Tensor) -> Tensor:

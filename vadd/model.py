@@ -10,7 +10,7 @@ above that: z is then zero, and costs nothing.
 
 import contextlib
 import functools
-import math
+from collections.abc import Sequence
 from typing import Protocol, final
 
 import torch
@@ -91,14 +91,14 @@ class MaskedDiffusion(nn.Module):
         sees_mask: bool = True,
         sharp: bool = False,
         until: int = 0,
-        most: float = math.inf,
+        taught: Sequence[int] = (),
     ):
         super().__init__()
         if denoiser.latents and recognition is None:
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
-        # Above `most` steps networks are told that many, and so they are wherever there is no z.
-        self.steps, self.until, self.most = 1, until, most
+        # Networks are told the next T that was `taught`, the largest above all and wherever there is no z; T, if none was.
+        self.steps, self.until, self.taught = 1, until, sorted(taught)
         self.labels, self.guidance = None, 0.0
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
@@ -139,11 +139,13 @@ class MaskedDiffusion(nn.Module):
     def _told(self, network: nn.Module, rows: int, labels: int | Tensor | None = None) -> dict[str, Tensor]:
         said = {}
         if getattr(network, "reads_steps", False):
-            steps = (
-                torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).clamp(max=self.most).expand(rows)
-            )
-            silent = self._silent(rows)
-            said["steps"] = steps if silent is None else steps.masked_fill(silent, self.most)
+            steps = torch.as_tensor(self.steps, dtype=torch.float32, device=self.device)
+            if self.taught:
+                taught = torch.tensor(self.taught, dtype=torch.float32, device=self.device)
+                steps = taught[torch.bucketize(steps, taught).clamp(max=len(taught) - 1)]
+            said["steps"] = steps.expand(rows)
+            if self.taught and (silent := self._silent(rows)) is not None:
+                said["steps"] = said["steps"].masked_fill(silent, self.taught[-1])
         if classes := getattr(network, "classes", 0):
             said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
         return said

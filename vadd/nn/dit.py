@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vadd.errors import InputError
-from vadd.nn.layers import ChainPrior, TimeFeatures, log_steps
+from vadd.nn.layers import ChainPrior, TimeFeatures, log_steps, prior_of
 
 __all__ = ["DiTDenoiser", "DiTRecognition"]
 
@@ -252,6 +252,7 @@ class DiTDenoiser(nn.Module):
         tie: bool = False,
         slots: int = 0,
         prior: str = "standard",
+        components: int = 64,
         pad: int | None = None,
         causal: bool = False,
     ):
@@ -263,6 +264,8 @@ class DiTDenoiser(nn.Module):
         if self.windows:
             self.latents = ((latent_dim,),) * self.slots
             self.prior = ChainPrior(self.slots, latent_dim, 2 * width, steps)
+        elif self.latents:
+            self.prior = prior_of(prior, components, self.latents[0])
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
         self.reads_steps = steps
@@ -300,8 +303,7 @@ class DiTDenoiser(nn.Module):
         if self.windows:
             z = self.prior(draw, len(x_t), steps)
         elif self.latents:
-            zeros = torch.zeros(len(x_t), *self.latents[0], device=x_t.device)
-            z = draw((zeros, zeros))  # p(z) = N(0, I): mean and log σ
+            z = draw(self.prior(len(x_t)))
         if self.slots:
             h, z = h + self.enter_latent(z).unflatten(2, (-1, h.shape[2])).flatten(1, 2)[:, : h.shape[1]], None
         real = None if self.pad is None else tokens != self.pad
@@ -334,7 +336,6 @@ class DiTRecognition(nn.Module):
         steps: bool = False,
         tie: bool = False,
         slots: int = 0,
-        prior: str = "standard",
         pad: int | None = None,
     ):
         super().__init__()

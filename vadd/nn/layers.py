@@ -5,7 +5,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "ChainPrior", "StatePrior", "TimeFeatures", "Tokens", "labels_to", "log_steps"]
+__all__ = [
+    "Block",
+    "ChainPrior",
+    "MixturePrior",
+    "NormalPrior",
+    "StatePrior",
+    "TimeFeatures",
+    "Tokens",
+    "labels_to",
+    "log_steps",
+    "prior_of",
+]
 
 MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
 
@@ -48,6 +59,39 @@ def labels_to(condition: int, classes: int) -> nn.Embedding:
     layer = nn.Embedding(classes + 1, condition)
     nn.init.zeros_(layer.weight)
     return layer
+
+
+class NormalPrior(nn.Module):
+    """p(z) = N(0, I) for a latent of this shape: mean and log σ."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer("zeros", torch.zeros(shape), persistent=False)
+
+    def forward(self, rows: int) -> tuple[Tensor, Tensor]:
+        zeros = self.zeros.expand(rows, *self.zeros.shape)
+        return zeros, zeros
+
+
+class MixturePrior(nn.Module):
+    """p(z) = Σ_c π_c N(m_c, diag σ_c²), learned, the same for all vectors of a latent of several: means, log σ and log π.
+    At first the weights are equal, σ_c = ½ and m_c ~ N(0, ¾ I), so that together they are about N(0, I)."""
+
+    def __init__(self, components: int, shape: tuple[int, ...]):
+        super().__init__()
+        *self.parts, dim = shape
+        self.means = nn.Parameter(0.75**0.5 * torch.randn(components, dim))
+        self.log_stds = nn.Parameter(torch.full((components, dim), -math.log(2)))
+        self.logits = nn.Parameter(torch.zeros(components))
+
+    def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        of_each = self.means, 7 * torch.tanh(self.log_stds / 7), torch.log_softmax(self.logits, 0)
+        return tuple(a.expand(rows, *self.parts, *a.shape) for a in of_each)
+
+
+def prior_of(name: str, components: int, shape: tuple[int, ...]) -> NormalPrior | MixturePrior:
+    """A prior that looks at nothing, by its name in `vadd.config.Latent`."""
+    return MixturePrior(components, shape) if name == "mixture" else NormalPrior(shape)
 
 
 class StatePrior(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.nn.layers import Block, ChainPrior, StatePrior, TimeFeatures, Tokens, labels_to, log_steps
+from vadd.nn.layers import Block, ChainPrior, StatePrior, TimeFeatures, Tokens, labels_to, log_steps, prior_of
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -94,11 +94,12 @@ class MLPDenoiser(nn.Module):
         steps: bool = False,
         prior: str = "standard",
         slots: int = 0,
+        components: int = 64,
         classes: int = 0,
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
-        self.latents = ((latent_dim,),) * (1 if prior == "standard" else max(1, slots)) if latent_dim else ()
+        self.latents = ((latent_dim,),) * (max(1, slots) if prior in ("state", "chain") else 1) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
         self.embed = Tokens(vocab_size + 1, embedding)
         self.time = numbers(condition)
@@ -117,6 +118,8 @@ class MLPDenoiser(nn.Module):
         self.chained = bool(latent_dim) and prior == "chain"
         if self.chained:
             self.prior = ChainPrior(len(self.latents), latent_dim, condition, steps)
+        elif latent_dim and not self.prior_reads_state:
+            self.prior = prior_of(prior, components, self.latents[0])
         if latent_dim and not self.prior_reads_state:
             self.latent = read(len(self.latents) * latent_dim, width, condition)
         self.trunk = Trunk(
@@ -145,8 +148,7 @@ class MLPDenoiser(nn.Module):
         elif self.chained:
             condition = condition + self.latent(self.prior(draw, len(x_t), steps).flatten(1))
         elif self.latents:
-            zeros = torch.zeros(len(x_t), *self.latents[0], device=x_t.device)
-            condition = condition + self.latent(draw((zeros, zeros)))  # p(z) = N(0, I): mean and log σ
+            condition = condition + self.latent(draw(self.prior(len(x_t))))
         h = self.trunk(self.embed(x_t.flatten(1)), condition, rungs, draw)  # (B, width)
         logits = self.out(h).view(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]
@@ -155,7 +157,7 @@ class MLPDenoiser(nn.Module):
 class MLPRecognition(nn.Module):
     """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
 
-    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`prior` and
+    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`slots` and
     `classes` are the denoiser's: x tells its class.)
     """
 
@@ -169,7 +171,6 @@ class MLPRecognition(nn.Module):
         embedding: int = 16,
         dropout: float = 0.0,
         steps: bool = False,
-        prior: str = "standard",
         slots: int = 0,
         classes: int = 0,
     ):

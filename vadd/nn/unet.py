@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures, Tokens, labels_to, log_steps
+from vadd.nn.layers import TimeFeatures, Tokens, labels_to, log_steps, prior_of
 
 __all__ = ["UNetDenoiser", "UNetRecognition"]
 
@@ -202,6 +202,8 @@ class UNetDenoiser(nn.Module):
         classes: int = 0,
         map: int = 0,
         embedding: int | None = None,
+        prior: str = "standard",
+        components: int = 64,
     ):
         super().__init__()
         self.shape, self.vocab_size, self.colours = tuple(shape), vocab_size, colours(shape)
@@ -219,6 +221,7 @@ class UNetDenoiser(nn.Module):
             # One MLP reads z; a linear map for each block up then tells that block what it wants of it. The same vector
             # everywhere would have to suit the features of every depth; the maps are 2% of the parameters.
             self.latent = mlp(latent_dim, channels)
+            self.prior = prior_of(prior, components, self.latents[0])
         self.map = map if latent_dim else 0
         if self.map:
             pixels = math.prod(shape[-2:])
@@ -252,9 +255,8 @@ class UNetDenoiser(nn.Module):
             condition = condition + self.steps(log_steps(steps))
         if self.classes:
             condition = condition + self.label(labels)
-        for shape in self.latents:
-            zeros = torch.zeros(len(x_t), *shape, device=x_t.device)
-            z = draw((zeros, zeros))  # p(z) = N(0, I): mean and log σ
+        if self.latents:
+            z = draw(self.prior(len(x_t)))
             latent = self.latent(z)
             if self.map:
                 pixels = torch.cat([pixels, self.mapped(z).view(len(x_t), self.map, *image.shape[2:])], 1)

@@ -28,10 +28,11 @@ METHODS: dict[str, dict[str, object]] = {
     "vadd": {},
     "mdm": {"latent.dim": 0},
     "mdm-matched": {"latent.dim": 0},  # and as wide as VADD's two networks together: `vadd.build.matched`
-    "vadd-plus": {  # one z for all steps, and networks that know how many there are: docs/beyond.md
+    "vadd-plus": {  # one z for all steps, from a learned prior, and networks that know how many: docs/beyond.md
         "objective.kind": "persistent",
         "sampling.latents": "fixed",
         "network.steps": True,
+        "latent.prior": "mixture",
         "latent.recognition": 0.5,
     },
     "persistent": {"objective.kind": "persistent", "sampling.latents": "fixed"},

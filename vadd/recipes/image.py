@@ -22,7 +22,7 @@ def digits() -> Experiment:
         about="1,797 scans of 8 x 8 pixels in 17 levels; 2500 steps of 256, 1 to 3 minutes on one core; "
         "precision .85 in 1 step, masked diffusion .06",
         source=DigitsSource(),
-        latent=Latent(dim=8),
+        latent=Latent(dim=2, until=4),
         network=MLP(width=256, dropout=0.2),
         objective=Objective(kl_warmup=0.8),
         train=Train(steps=2500, batch=256, weight_decay=0.1),
