@@ -24,12 +24,12 @@ from vadd import (
 )
 from vadd.errors import InputError
 from vadd.latent import Gaussian, Mixture, Mode, Prior
-from vadd.likelihood import quadrature
+from vadd.likelihood import FIT, latents_given, quadrature
 from vadd.nn.dit import DiTDenoiser, DiTRecognition
 from vadd.nn.layers import MixturePrior
 from vadd.nn.mlp import MLPDenoiser
 from vadd.noise import Streams
-from vadd.objective import importance_weighted, persistent, reweighted, step_aware
+from vadd.objective import importance_weighted, log_mu, persistent, reweighted, step_aware
 from vadd.recipes import recipe, with_method
 from vadd.sample import categorical
 
@@ -354,7 +354,7 @@ def test_a_chain_that_cannot_be_is_refused(name, method):
 @torch.no_grad()
 def test_a_fixed_latent_fits_what_is_given():
     model = small_model((2,), 3, latent_dim=1, scale=1.5, seed=1)
-    given = torch.tensor([[2, -1]]).repeat(20_000, 1)
+    given = torch.tensor([[2, -1]]).repeat(4_000, 1)
     filled = sample(model, len(given), 1, latents="fixed", given=given, generator=generator())
     assert (filled[:, 0] == 2).all()
     found = torch.bincount(filled[:, 1], minlength=3) / len(given)
@@ -364,9 +364,24 @@ def test_a_fixed_latent_fits_what_is_given():
     after = model.logits(first, torch.ones(64), Replay(z)).softmax(-1)[:, 1].double()
     expected, careless = fit @ after / fit.sum(), weight @ after
     assert (expected - careless).abs().max() > 0.2  # it matters
-    assert torch.allclose(found.double(), expected, atol=0.02)
+    assert torch.allclose(found.double(), expected, atol=0.035)
     alone = sample(model, 70, 1, latents="fixed", given=given[:70], batch=1, generator=generator(1))
     assert torch.equal(alone, sample(model, 70, 1, latents="fixed", given=given[:70], generator=generator(1)))
+
+
+def test_a_latent_fitted_to_what_is_given_makes_it_likelier_than_the_best_that_recognition_and_prior_offer(monkeypatch):
+    model = small_model((30,), 5, latent_dim=4, scale=2.0)
+    given = sample(model, 100, 1, latents="fixed", generator=generator()).index_fill(1, torch.tensor([28, 29]), 5)
+    visible, nothing = given != 5, torch.full_like(given, 5)
+
+    def log_f(steps):
+        monkeypatch.setitem(FIT, "steps", steps)
+        z = latents_given(model, given, 32, Streams.spawn(100, generator(1)))
+        with torch.no_grad():
+            return log_mu(model, given, nothing, torch.ones(100), visible, Replay(*z))
+
+    better = log_f(60) - log_f(0)
+    assert better.mean() > 4 * better.std() / 10
 
 
 def test_shared_latents_are_shared_and_fixed_latents_stay():

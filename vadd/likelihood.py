@@ -43,11 +43,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Mixture, Mode, Posterior, Replay, Scaled
+from vadd.latent import Gaussian, Mixture, Mode, Posterior, Replay, Scaled
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
-from vadd.objective import repeated, token_log_mu
+from vadd.objective import log_mu, repeated, token_log_mu
 from vadd.schedule import Grid, time_grid
 
 __all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "latents_given", "nelbo"]
@@ -256,29 +256,63 @@ def _integral(log_f: Float[Tensor, "B K"], r: Posterior) -> tuple[Float[Tensor, 
 # ------------------------------------------------------------------------------------------------------- fixed z, given
 
 
+FIT = {"steps": 60, "particles": 4, "lr": 0.05, "log_std": -1.5}  # of a Gaussian to what is given, by Adam
+
+
 @torch.no_grad()
 def latents_given(
     model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams
 ) -> list[Float[Tensor, "B *d"]]:
     """z ~ p(z | the visible tokens of x_t), one a row, as if these had been revealed by a first step:
 
-        p(z) Π_i μ_θ^i(m...m, z, 1)[x_t^i] over visible i, normalised,
+        p(z) f(z), normalised,    f(z) = Π_i μ_θ^i(m...m, z, 1)[x_t^i] over visible i,
 
-    by importance resampling from K = `particles` z of the mixture of r_φ(z | visible tokens) and p(z); exact as K → ∞.
+    by importance resampling from K = `particles` z, twice; exact as K → ∞. The first K are of a mixture of r_φ(z | visible
+    tokens) and p(z); the second of p(z) and a Gaussian q a row that starts at the z chosen and is fitted to what is
+    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example.
     """
-    everything, one = (
-        torch.ones_like(x_t, dtype=torch.bool),
-        torch.ones(len(x_t), dtype=torch.float64, device=x_t.device),
-    )
+    everything, one = torch.ones_like(x_t, dtype=torch.bool), x_t.new_ones(len(x_t), dtype=torch.float64)
     visible = ~model.masking.is_masked(x_t)
-    q = step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0))
-    copies = (a.repeat_interleave(particles, 0) for a in (x_t, model.masking.hide(x_t, everything), one, visible))
-    log_f = token_log_mu(model, *copies, q).double().flatten(1).sum(1).view(-1, particles)
-    cumulative = torch.softmax(log_f + _log_ratio(q, particles), 1).cumsum(1)
-    u = uniform(streams.fork(1), (len(x_t), 1), x_t.device) * cumulative[:, -1:]
-    chosen = (cumulative <= u).sum(1).clamp(max=particles - 1)
-    row = torch.arange(len(x_t), device=x_t.device)
-    return [z.unflatten(0, (-1, particles))[row, chosen] for z in q.latents]
+    state = x_t, model.masking.hide(x_t, everything), one, visible
+
+    def log_f(q: Posterior, particles: int) -> Float[Tensor, "B K"]:
+        return log_mu(model, *(a.repeat_interleave(particles, 0) for a in state), q).view(-1, particles)
+
+    def chosen(q: Posterior, streams: Streams) -> list[Tensor]:
+        log_w = log_f(q, particles).double() + _log_ratio(q, particles)
+        cumulative = torch.softmax(log_w, 1).cumsum(1)
+        u = uniform(streams, (len(x_t), 1), x_t.device) * cumulative[:, -1:]
+        best = (cumulative <= u).sum(1).clamp(max=particles - 1)
+        row = torch.arange(len(x_t), device=x_t.device)
+        return [z.unflatten(0, (-1, particles))[row, best] for z in q.latents]
+
+    first = chosen(step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0)), streams.fork(1))
+    means = [z.clone().requires_grad_() for z in first]
+    log_stds = [torch.full_like(z, FIT["log_std"]).requires_grad_() for z in first]
+    optimizer = torch.optim.Adam([*means, *log_stds], FIT["lr"])
+    for k in range(FIT["steps"]):
+        with torch.enable_grad():
+            q = repeated(_gaussian(means, log_stds), FIT["particles"], streams.fork(4 + k).repeat(FIT["particles"]))
+            fit = log_f(q, FIT["particles"])
+            loss = (q.kl.view(-1, FIT["particles"]) - fit).mean(1).sum()
+            gradients = torch.autograd.grad(loss, [*means, *log_stds])
+        for p, gradient in zip([*means, *log_stds], gradients, strict=True):
+            p.grad = gradient
+        optimizer.step()
+    q = repeated(_gaussian(means, log_stds), particles, streams.fork(2).repeat(particles))
+    return chosen(_mixed(q, particles), streams.fork(3))
+
+
+def _gaussian(means: list[Tensor], log_stds: list[Tensor]) -> Posterior:
+    """Who answers with z from these, (B, *d) each."""
+    sizes = [z[0].numel() for z in means]
+
+    def head(features: Tensor, p, k: int) -> Gaussian:
+        parts = features.split(2 * sizes, 1)
+        return Gaussian(*(parts[j].unflatten(1, means[k].shape[1:]) for j in (k, k + len(sizes))))
+
+    features = torch.cat([a.flatten(1) for a in (*means, *log_stds)], 1)
+    return Posterior(features, [functools.partial(head, k=k) for k in range(len(sizes))])
 
 
 # ------------------------------------------------------------------------------------------------------- the truth
