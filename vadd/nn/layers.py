@@ -75,13 +75,15 @@ class NormalPrior(nn.Module):
 
 class MixturePrior(nn.Module):
     """p(z) = Σ_c π_c N(m_c, diag σ_c²), learned, the same for all vectors of a latent of several: means, log σ and log π.
-    At first the weights are equal, σ_c = ½ and m_c ~ N(0, ¾ I), so that together they are about N(0, I)."""
+    At first the weights are equal, m_c ~ N(0, a I) and σ_c² = 1 - a with a = 6/(6 + d), so that together they are about
+    N(0, I) and two of them some 3.5 σ apart, in any dimension d."""
 
     def __init__(self, components: int, shape: tuple[int, ...]):
         super().__init__()
         *self.parts, dim = shape
-        self.means = nn.Parameter(0.75**0.5 * torch.randn(components, dim))
-        self.log_stds = nn.Parameter(torch.full((components, dim), -math.log(2)))
+        spread = 6 / (6 + dim)
+        self.means = nn.Parameter(spread**0.5 * torch.randn(components, dim))
+        self.log_stds = nn.Parameter(torch.full((components, dim), math.log(1 - spread) / 2))
         self.logits = nn.Parameter(torch.zeros(components))
 
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
