@@ -34,6 +34,10 @@ class Gaussian(NamedTuple):
     mean: Float[Tensor, "B *d"]
     log_std: Float[Tensor, "B *d"]
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.mean.shape
+
     def component(self, generator=None) -> "Gaussian":
         """Itself: a mixture of one."""
         return self
@@ -70,6 +74,10 @@ class Mixture(NamedTuple):
     means: Float[Tensor, "B *S C d"]
     log_stds: Float[Tensor, "B *S C d"]
     log_weights: Float[Tensor, "B *S C"]
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((*self.log_weights.shape[:-1], self.means.shape[-1]))
 
     @property
     def mean(self) -> Float[Tensor, "B *S d"]:
@@ -171,7 +179,7 @@ class Replay:
         if self.asked == len(self.latents):
             raise InputError(f"the model asks for more latents than the {len(self.latents)} that Replay was given")
         z = self.latents[self.asked]
-        wanted = law(prior).mean.shape
+        wanted = law(prior).shape
         if z.shape != wanted:
             raise InputError(f"latent {self.asked} has shape {tuple(z.shape)}, the model asks for {tuple(wanted)}")
         self.asked += 1
