@@ -204,7 +204,7 @@ class Latent(Frozen):
         description="mixture: of Gaussians, learned; state (MLP only): a Gaussian read off x_t, `slots` of them a ladder; "
         "chain: `slots` z one by one",
     )
-    components: int = Field(64, ge=1, description="mixture only: how many Gaussians")
+    components: int = Field(64, ge=1, description="mixture only: how many Gaussians; 1 is N(0, I)")
     slots: int = Field(0, ge=0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"

@@ -92,8 +92,9 @@ class MixturePrior(nn.Module):
 
 
 def prior_of(name: str, components: int, shape: tuple[int, ...]) -> NormalPrior | MixturePrior:
-    """A prior that looks at nothing, by its name in `vadd.config.Latent`."""
-    return MixturePrior(components, shape) if name == "mixture" else NormalPrior(shape)
+    """A prior that looks at nothing, by its name in `vadd.config.Latent`. A mixture of one is N(0, I): what reads z could
+    undo any other."""
+    return MixturePrior(components, shape) if name == "mixture" and components > 1 else NormalPrior(shape)
 
 
 class StatePrior(nn.Module):

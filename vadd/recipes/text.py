@@ -18,7 +18,7 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True),
-        latent=Latent(dim=16, slots=16, sharp=True, until=2),
+        latent=Latent(dim=16, slots=16, sharp=True, until=2, components=1),
         objective=Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
         evaluation=Evaluation(
@@ -50,7 +50,7 @@ def paper(recipe: str, about: str, source: CorpusSource, *, batch: int) -> Exper
         about=about,
         source=source,
         network=DiT(),
-        latent=Latent(dim=512),
+        latent=Latent(dim=512, components=1),
         objective=Objective(kl_warmup=0.1),
         train=Train(
             steps=1_000_000,
