@@ -6,6 +6,7 @@ import torch
 
 from vadd import InputError, build
 from vadd.config import Experiment
+from vadd.nn.layers import MixturePrior
 from vadd.overrides import fields, leaves, override
 from vadd.recipes import METHODS, RECIPES, parsed, recipe, with_method
 
@@ -213,3 +214,9 @@ def test_unknown_names_are_told_with_the_nearest():
         with_method(recipe("toy.coins"), "vad")
     with pytest.raises(InputError, match=r"no recipe 'qqq'; `vadd recipes`"):
         recipe("qqq")
+
+
+@pytest.mark.parametrize(("name", "learned"), [("image.mnist", True), ("toy.swissroll", True), ("text.small", False)])
+def test_vadd_plus_has_a_learned_prior_but_on_text(name, learned):
+    model = build.model(with_method(recipe(name), "vadd-plus"), (64,), 30)
+    assert isinstance(model.denoiser.prior, MixturePrior) == learned
