@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from safetensors.torch import save_file
 
 from vadd import InputError, build, latent_figures
-from vadd.latent import Replay
+from vadd.latent import Mixture, Replay
 from vadd.latent_figures import (
     PAIRS,
     Encoded,
@@ -267,3 +267,22 @@ def test_a_label_is_a_colour_and_so_is_a_place_in_the_plane(rng):
     grid = np.indices((8, 8)).reshape(2, -1).T
     assert len(np.unique(colours(grid, None, 8), axis=0)) == 64
     assert len(np.unique(colours(np.zeros((5, 3), int), None, 8), axis=0)) == 1
+
+
+def test_a_learned_prior_is_drawn_and_measured_as_it_is():
+    mean, std = np.tile([5.0, -1.0], (7, 1)), np.full((7, 2), 0.5)
+    parts = (
+        torch.tensor([[[5.0, -1.0]]]).double(),
+        torch.full((1, 1, 2), 0.5).log().double(),
+        torch.zeros(1, 1).double(),
+    )
+    of = Encoded(mean, std, np.zeros((7, 2), int), None, np.zeros((7, 3)), "", Mixture(*parts))
+    assert np.allclose(of.kl, 0, atol=1e-6)
+    drawn = of.from_prior(np.random.default_rng(0))
+    assert np.allclose(drawn.mean(0), [5, -1], atol=0.05)
+    assert np.allclose(drawn.std(0), 0.5, atol=0.03)
+
+
+def test_the_figures_of_a_run_with_a_learned_prior(tmp_path):
+    run = untrained(tmp_path / "run", "toy.checkerboard", {"latent.prior": "mixture", "latent.components": 3})
+    assert "pca.png" in written(draw_latents(run, tmp_path / "pictures"))
