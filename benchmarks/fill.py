@@ -17,7 +17,7 @@ from vadd.metrics.classifier import image_classifier
 from vadd.run import Run
 from vadd.use import load, rows_of
 
-NUM, STEPS = 500, (1, 4, 16)
+NUM, STEPS = 500, (1, 2, 4, 8, 16)
 
 
 def main(*paths: str) -> None:
