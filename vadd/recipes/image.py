@@ -20,7 +20,7 @@ def digits() -> Experiment:
     return Experiment(
         recipe="image.digits",
         about="1,797 scans of 8 x 8 pixels in 17 levels; 2500 steps of 256, 1 to 3 minutes on one core; "
-        "precision .85 in 1 step, masked diffusion .06",
+        "Fréchet distance 4.1 in 1 step, vadd-plus .95, masked diffusion 6.8",
         source=DigitsSource(),
         latent=Latent(dim=2, until=4),
         network=MLP(width=256, dropout=0.2),
@@ -35,7 +35,7 @@ def mnist() -> Experiment:
     return Experiment(
         recipe="image.mnist",
         about="MNIST at 28 x 28, black or white, MLP over all pixels; 6000 steps of 128, 4 to 6 minutes on one core; "
-        "nelbo 92 in 1 step, masked diffusion 207, persistent 88",
+        "nelbo 92 in 1 step, vadd-plus 85, masked diffusion 207",
         source=MnistSource(form="threshold"),
         latent=Latent(dim=32),
         network=MLP(width=512, embedding=2),
