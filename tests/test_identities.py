@@ -26,7 +26,7 @@ from vadd.errors import InputError
 from vadd.latent import Gaussian, Mixture, Mode, Prior
 from vadd.likelihood import FIT, latents_given, quadrature
 from vadd.nn.dit import DiTDenoiser, DiTRecognition
-from vadd.nn.layers import MixturePrior
+from vadd.nn.layers import MixturePrior, Tokens
 from vadd.nn.mlp import MLPDenoiser
 from vadd.noise import Streams
 from vadd.objective import importance_weighted, log_mu, persistent, reweighted, step_aware
@@ -452,6 +452,18 @@ def test_an_untrained_model_is_uniform():
     assert math.isclose(
         F.cross_entropy(logits.view(-1, 5), torch.zeros(28, dtype=torch.long)).item(), math.log(5), rel_tol=1e-6
     )
+
+
+def test_levels_that_are_close_start_alike_and_categories_do_not():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for levels in (True, False):
+            a = Tokens(64, 500, levels).weight.detach()
+            assert a.shape == (65, 500) and a.norm(dim=1).square().mean().item() / 500 == pytest.approx(1, abs=0.1)
+            close, far = ((a[:64] - a[:64].roll(k, 0))[k:].square().mean().item() for k in (1, 32))
+            assert far == pytest.approx(2, rel=0.15)  # of two independent vectors
+            assert close < 0.05 if levels else close > 1.8
+            assert (a[64] - a[:64]).square().mean().item() == pytest.approx(2, rel=0.15)  # the mask is no level
 
 
 def test_the_mask_never_comes_out():

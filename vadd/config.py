@@ -152,6 +152,7 @@ class MLP(Frozen):
     width: int = Field(256, ge=2)
     blocks: int = Field(4, ge=1)
     embedding: int = Field(16, ge=1, description="numbers that stand for one token")
+    levels: bool = Field(False, description="tokens are quantities: at first, levels that are close are alike")
     dropout: float = Field(0.0, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
@@ -170,6 +171,7 @@ class UNet(Frozen):
         ge=0,
         description="above 0, z is also so many numbers a pixel, by an MLP, and an MLP over pixels recognises it",
     )
+    levels: bool = Field(False, description="tokens are quantities: at first, levels that are close are alike")
     dropout: float = Field(0.1, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")

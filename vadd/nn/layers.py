@@ -22,11 +22,24 @@ MOST = 16  # log2 of the number of steps from which on a network that reads it s
 
 
 class Tokens(nn.Embedding):
-    """The vectors of tokens, (...) -> (..., E). Those of a short table are looked up by a product with one-hot vectors:
-    the gradient of an ordinary look-up adds its rows one by one, which for many tokens of few kinds takes longer than
-    the network."""
+    """The vectors of V tokens and the mask, (...) -> (..., E). Those of a short table are looked up by a product with
+    one-hot vectors: the gradient of an ordinary look-up adds its rows one by one, which for many tokens of few kinds takes
+    longer than the network.
+
+    They start as N(0, I); with `levels`, where a token is a quantity and its neighbours are much like it, as random smooth
+    functions of v/(V-1), √2 cos 2π(f v/(V-1) + φ) with at most two periods: then what the network makes of one level it
+    makes of the next, until it learns otherwise."""
 
     SHORT = 8
+
+    def __init__(self, vocab_size: int, embedding: int, levels: bool = False):
+        super().__init__(vocab_size + 1, embedding)
+        if levels:
+            v = torch.linspace(0, 1, vocab_size)[:, None]
+            with torch.no_grad():
+                self.weight[:-1] = 2**0.5 * torch.cos(
+                    2 * math.pi * (2 * torch.rand(embedding) * v + torch.rand(embedding))
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.num_embeddings > self.SHORT:

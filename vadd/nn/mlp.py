@@ -90,6 +90,7 @@ class MLPDenoiser(nn.Module):
         width: int = 256,
         blocks: int = 4,
         embedding: int = 16,
+        levels: bool = False,
         dropout: float = 0.0,
         steps: bool = False,
         prior: str = "standard",
@@ -101,7 +102,7 @@ class MLPDenoiser(nn.Module):
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.latents = ((latent_dim,),) * (max(1, slots) if prior in ("state", "chain") else 1) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
-        self.embed = Tokens(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size, embedding, levels)
         self.time = numbers(condition)
         self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
         self.classes = classes
@@ -169,6 +170,7 @@ class MLPRecognition(nn.Module):
         width: int = 256,
         blocks: int = 4,
         embedding: int = 16,
+        levels: bool = False,
         dropout: float = 0.0,
         steps: bool = False,
         slots: int = 0,
@@ -179,7 +181,7 @@ class MLPRecognition(nn.Module):
         length, condition = math.prod(shape), width // 2 if steps else 0
         if steps:
             self.steps = numbers(condition)
-        self.embed = Tokens(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size, embedding, levels)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.embed_mask = nn.Parameter(0.02 * torch.randn(length, embedding))

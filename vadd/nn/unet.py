@@ -202,6 +202,7 @@ class UNetDenoiser(nn.Module):
         classes: int = 0,
         map: int = 0,
         embedding: int | None = None,
+        levels: bool = False,
         prior: str = "standard",
         components: int = 64,
     ):
@@ -210,7 +211,7 @@ class UNetDenoiser(nn.Module):
         self.latents = ((latent_dim,),) if latent_dim else ()
         embedding = embedding or channels
 
-        self.embed = Tokens(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size, embedding, levels)
         self.time = number(channels)
         self.reads_steps, self.classes = steps, classes
         if steps:
@@ -288,6 +289,7 @@ class UNetRecognition(nn.Module):
         steps: bool = False,
         classes: int = 0,
         embedding: int | None = None,
+        levels: bool = False,
     ):
         super().__init__()
         self.features, self.shape, self.colours = channels, tuple(shape), colours(shape)
@@ -295,7 +297,7 @@ class UNetRecognition(nn.Module):
         if steps:
             self.steps = number(channels)
         embedding = embedding or channels
-        self.embed = Tokens(vocab_size + 1, embedding)
+        self.embed = Tokens(vocab_size, embedding, levels)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
         self.embed_mask = nn.Parameter(torch.randn(embedding))

@@ -23,7 +23,7 @@ def digits() -> Experiment:
         "Fréchet distance 4.1 in 1 step, vadd-plus .95, masked diffusion 6.8",
         source=DigitsSource(),
         latent=Latent(dim=2, until=4),
-        network=MLP(width=256, dropout=0.2),
+        network=MLP(width=256, levels=True, dropout=0.2),
         objective=Objective(kl_warmup=0.8),
         train=Train(steps=2500, batch=256, weight_decay=0.1),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000),

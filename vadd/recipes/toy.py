@@ -22,12 +22,12 @@ def plane(name: str, what: str, reached: str = "not measured yet", *, latent: in
     a long thin strip is hard to cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
-        about=f"{what} on 64 x 64 cells; 4000 steps of 512, 2 minutes; {reached}",
+        about=f"{what} on 64 x 64 cells; 8000 steps of 256, 2 to 3 minutes; {reached}",
         source=PlaneSource(name=name),
         latent=Latent(dim=latent),
-        network=MLP(width=160, blocks=4, embedding=32),
+        network=MLP(width=160, blocks=4, embedding=32, levels=True),
         objective=Objective(kl_warmup=2 / 3, particles=4),
-        train=Train(steps=4000, batch=512, lr=4e-3),
+        train=Train(steps=8000, batch=256, lr=4e-3, ema=0.995),
         evaluation=Evaluation(steps=(1, 2, 5, 10, 20, 50), held_out=4000, particles=64),
     )
 
