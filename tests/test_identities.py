@@ -459,7 +459,8 @@ def test_levels_that_are_close_start_alike_and_categories_do_not():
         torch.manual_seed(0)
         for levels in (True, False):
             a = Tokens(64, 500, levels).weight.detach()
-            assert a.shape == (65, 500) and a.norm(dim=1).square().mean().item() / 500 == pytest.approx(1, abs=0.1)
+            assert a.shape == (65, 500)
+            assert a.norm(dim=1).square().mean().item() / 500 == pytest.approx(1, abs=0.1)
             close, far = ((a[:64] - a[:64].roll(k, 0))[k:].square().mean().item() for k in (1, 32))
             assert far == pytest.approx(2, rel=0.15)  # of two independent vectors
             assert close < 0.05 if levels else close > 1.8
