@@ -93,6 +93,10 @@ def told(capsys, line: str) -> str:
             "objective.free_bits have no place among 4 particles, got 3",
         ),
         (
+            "train toy.checkerboard --objective.kl-warmup 1",
+            "objective.particles 4 are for the time after the warm-up, and objective.kl_warmup 1 leaves none",
+        ),
+        (
             "train text.small --method persistent --sampling.grid learned",
             "sampling.grid learned is made of single steps",
         ),

@@ -145,6 +145,20 @@ def test_particles_are_of_the_objectives_that_take_them_and_change_no_other(tmp_
     assert same(one, four) != bool(takes_them)
 
 
+@pytest.mark.parametrize(("method", "name"), [("vadd", "iw_delbo"), ("persistent", "iw_persistent")])
+def test_particles_are_for_the_time_after_the_warm_up(tmp_path, monkeypatch, method, name):
+    weights = []
+
+    def watched(*args, **options):
+        weights.append(options["kl_weight"])
+        return original(*args, **options)
+
+    original = getattr(train, name)
+    monkeypatch.setattr(train, name, watched)
+    trained(tmp_path / "run", override(small(method, steps=5), {"objective.particles": 3, "objective.kl_warmup": 0.6}))
+    assert weights == [1.0, 1.0]
+
+
 def test_several_draws_corrupt_an_example_more_than_once(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -162,6 +162,11 @@ def require_able(of: config.Experiment) -> None:
             "sampling.grid learned is made of single steps, and networks that read T change with their number; "
             "take another grid, or --network.steps false"
         )
+    if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.kl_warmup == 1:
+        raise InputError(
+            f"objective.particles {of.objective.particles} are for the time after the warm-up, and objective.kl_warmup 1 "
+            "leaves none; take --objective.kl-warmup 0.8, or --objective.particles 1"
+        )
     if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.free_bits:
         raise InputError(
             f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "

@@ -198,7 +198,7 @@ Network = Annotated[MLP | UNet | DiT, Field(discriminator="kind")]
 
 
 class Latent(Frozen):
-    """z ~ N(0, I_dim); `dim` 0 is masked diffusion."""
+    """z, of `dim` numbers, and its prior; `dim` 0 is masked diffusion."""
 
     dim: int = Field(2, ge=0)
     prior: Literal["standard", "mixture", "state", "chain"] = Field(
@@ -238,7 +238,8 @@ class Objective(Frozen):
     particles: int = Field(
         1,
         ge=1,
-        description="above 1, the importance-weighted objective, of delbo and persistent; this in min(T, L) network calls",
+        description="above 1, after the warm-up, the importance-weighted objective, of delbo and persistent; this in "
+        "min(T, L) network calls",
     )
     draws: float = Field(
         1.0,

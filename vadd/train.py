@@ -99,6 +99,7 @@ class Training(lightning.LightningModule):
         seed_dropout(seed_of(seed, NOISE, step, 1 + self.global_rank, 1), self.device)
         warmup = round(of.kl_warmup * self.experiment.train.steps)
         weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles)
+        particles = of.particles if step >= warmup and self.model.has_latents else 1
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         labels = None
@@ -116,14 +117,14 @@ class Training(lightning.LightningModule):
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
             with self.model.told(T, labels=labels):
-                if of.kind == "persistent" and of.particles > 1 and self.model.has_latents:
-                    loss, terms = iw_persistent(self.model, x, T, of.particles, **options)
+                if of.kind == "persistent" and particles > 1:
+                    loss, terms = iw_persistent(self.model, x, T, particles, **options)
                 else:
                     loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
-        elif of.particles > 1 and self.model.has_latents:
+        elif particles > 1:
             t = stratified_times(len(x), shared, **place)
             with self.model.told(labels=labels):
-                loss, terms = iw_delbo(self.model, x, t, of.particles, **options)
+                loss, terms = iw_delbo(self.model, x, t, particles, **options)
         else:
             t = stratified_times(len(x), shared, **place)
             with self.model.told(labels=labels):

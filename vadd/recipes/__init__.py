@@ -30,7 +30,6 @@ METHODS: dict[str, dict[str, object]] = {
     "mdm-matched": {"latent.dim": 0},  # and as wide as VADD's two networks together: `vadd.build.matched`
     "vadd-plus": {  # one z for all steps, from a learned prior, and networks that know how many: docs/beyond.md
         "objective.kind": "persistent",
-        "objective.particles": 1,
         "sampling.latents": "fixed",
         "network.steps": True,
         "latent.prior": "mixture",

@@ -81,7 +81,7 @@ def cifar10() -> Experiment:
         "after four minutes 7.6 bits a dimension in 50 steps, masked diffusion 7.2",
         source=CifarSource(),
         latent=Latent(dim=32),
-        network=UNet(channels=32, blocks=4, down=2),
+        network=UNet(channels=32, blocks=4, down=2, levels=True),
         objective=Objective(kl_warmup=0.25),
         train=Train(steps=500, batch=32, lr=1e-3, ema=0.99),
         evaluation=Evaluation(steps=(1, 4, 16), num=500, held_out=100, particles=4, batch=100),

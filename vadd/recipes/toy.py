@@ -18,8 +18,8 @@ __all__ = [
 
 def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
-    of two numbers is enough to say where on the plane the point lies. Four importance-weighted particles in training:
-    a long thin strip is hard to cut into Gaussians, and they ask less of the posterior."""
+    of two numbers is enough to say where on the plane the point lies. Once λ is 1, four importance-weighted
+    particles: a long thin strip is hard to cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; 8000 steps of 256, 2 to 3 minutes; {reached}",
