@@ -20,16 +20,17 @@ bounds on -log p^{(T)}(x) of that sampler (docs/likelihood.md). Each masked toke
 
 With a linear schedule T r = w(t): the reweighted objective is the paper's with a larger weight for the KL.
 
-With K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (Burda et al. 2016, arXiv 1509.00519),
+Once λ is 1, with K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (Burda et al. 2016, arXiv
+1509.00519),
 
-    E_t E_{x_t} E_r  w(t) [ -log 1/K Σ_j exp(log_likelihood_j + λ log p(z_j)/r_φ(z_j | x, M)) ],
+    E_t E_{x_t} E_r  w(t) [ -log 1/K Σ_j exp(log_likelihood_j + log p(z_j)/r_φ(z_j | x, M)) ],
 
 trained with the doubly reparameterised gradient (Tucker et al. 2019, arXiv 1810.04152), whose noise vanishes where r is
-the exact posterior and λ = 1: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by
-w̃_j (1 - λ + λ w̃_j), since the density r is in the weights to the power λ. The persistent objective has all steps in one
-integral over z, so for K > 1 it takes a whole path, of at most L steps that reveal anything:
+the exact posterior: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by w̃_j². The
+persistent objective has all steps in one integral over z, so for K > 1 it takes a whole path, of at most L steps that
+reveal anything:
 
-    E_path E_r [-log 1/K Σ_j exp(Σ_k log_likelihood_{j,k} + λ log p(z_j)/r_φ(z_j | x))].
+    E_path E_r [-log 1/K Σ_j exp(Σ_k log_likelihood_{j,k} + log p(z_j)/r_φ(z_j | x))].
 """
 
 import math
@@ -194,15 +195,15 @@ def objective(
     return delbo(model, x, t, kl_weight=kl_weight, generator=generator)[0]
 
 
-def log_weights(model, x, x_t, t, particles: int, kl_weight: float, generator) -> tuple[Tensor, Posterior]:
-    """log f(z_j) + λ log p(z_j)/r(z_j) of K particles, f = Π_{i∈M} μ^i(x_t, z_j, t)[x^i]: (B, K); and who answered."""
+def log_weights(model, x, x_t, t, particles: int, generator) -> tuple[Tensor, Posterior]:
+    """log f(z_j) + log p(z_j)/r(z_j) of K particles, f = Π_{i∈M} μ^i(x_t, z_j, t)[x^i]: (B, K); and who answered."""
     masked = model.masking.is_masked(x_t)
     once = model.posterior(x, masked, t)
     copies = [a.repeat_interleave(particles, 0) for a in (x, x_t, t, masked)]
     r = repeated(once, particles, generator)
     with model.told_of(torch.arange(len(x), device=x.device).repeat_interleave(particles)):
         log_f = log_mu(model, *copies, r)
-    return (log_f + kl_weight * r.log_ratio).view(-1, particles), r
+    return (log_f + r.log_ratio).view(-1, particles), r
 
 
 def iw_delbo(
@@ -211,7 +212,6 @@ def iw_delbo(
     t: Float[Tensor, " B"],
     particles: int,
     *,
-    kl_weight: float = 1.0,
     generator=None,
 ) -> tuple[Float[Tensor, " B"], Terms]:
     """The importance-weighted objective at times t, with its terms, whose log-likelihood is the mean over particles.
@@ -220,11 +220,11 @@ def iw_delbo(
     """
     masking = model.masking
     x_t = masking.corrupt(x, t, generator)
-    log_w, r = log_weights(model, x, x_t, t, particles, kl_weight, generator)
+    log_w, r = log_weights(model, x, x_t, t, particles, generator)
     masked = masking.is_masked(x_t).flatten(1).sum(1)
     paid = masked > 0
-    loss = (masking.schedule.weight(t) * reparameterised(log_w, r, kl_weight)).where(paid, 0.0)
-    now = mean_terms(log_w, r, kl_weight, masked)
+    loss = (masking.schedule.weight(t) * reparameterised(log_w, r)).where(paid, 0.0)
+    now = mean_terms(log_w, r, masked)
     return loss, now._replace(kl=now.kl.where(paid, 0.0))
 
 
@@ -234,7 +234,6 @@ def iw_persistent(
     steps: Int[Tensor, " B"],
     particles: int,
     *,
-    kl_weight: float = 1.0,
     generator=None,
 ) -> tuple[Float[Tensor, " B"], Terms]:
     """The importance-weighted persistent objective of samplers of `steps` steps, with its terms, whose log-likelihood is the
@@ -257,8 +256,8 @@ def iw_persistent(
             found = log_mu(model, x[copies], masking.hide(x, masked)[copies], *at, draw)
         log_f = log_f.index_add(0, rows, found.view(-1, particles))
         masked = masked.index_put((rows,), masked[rows] & ~revealed)
-    log_w = log_f + kl_weight * r.log_ratio.view(-1, particles)
-    return reparameterised(log_w, r, kl_weight), mean_terms(log_w, r, kl_weight, x[:1].numel() * one.long())
+    log_w = log_f + r.log_ratio.view(-1, particles)
+    return reparameterised(log_w, r), mean_terms(log_w, r, x[:1].numel() * one.long())
 
 
 def repeated(r: Posterior, particles: int, generator) -> Posterior:
@@ -267,22 +266,21 @@ def repeated(r: Posterior, particles: int, generator) -> Posterior:
     return Posterior(r.features.repeat_interleave(particles, 0), r.heads, generator, silent=silent)
 
 
-def reparameterised(log_w: Float[Tensor, "B K"], r: Posterior, kl_weight: float) -> Float[Tensor, " B"]:
+def reparameterised(log_w: Float[Tensor, "B K"], r: Posterior) -> Float[Tensor, " B"]:
     """-log 1/K Σ_j w_j, whose gradient is the doubly reparameterised one."""
     share = torch.softmax(log_w.detach(), 1)  # w̃_j
-    of_z = 1 - kl_weight + kl_weight * share
     for z in r.latents:
         if z.requires_grad:
-            z.register_hook(lambda g, z=z: g * of_z.view(-1, *[1] * (z.dim() - 1)))
+            z.register_hook(lambda g, z=z: g * share.view(-1, *[1] * (z.dim() - 1)))
     value = math.log(log_w.shape[1]) - torch.logsumexp(log_w.detach(), 1)
     seen = -(share * log_w).sum(1)  # its gradient is what is wanted, its value is not
     return value + seen - seen.detach()
 
 
-def mean_terms(log_w: Float[Tensor, "B K"], r: Posterior, kl_weight: float, masked: Int[Tensor, " B"]) -> Terms:
+def mean_terms(log_w: Float[Tensor, "B K"], r: Posterior, masked: Int[Tensor, " B"]) -> Terms:
     """The terms of K particles, means over these."""
     log_ratio = r.log_ratio.detach().view(log_w.shape)
-    return Terms((log_w.detach() - kl_weight * log_ratio).mean(1), r.kl.view(log_w.shape).mean(1), masked, r)
+    return Terms((log_w.detach() - log_ratio).mean(1), r.kl.view(log_w.shape).mean(1), masked, r)
 
 
 @torch.no_grad()
@@ -301,7 +299,7 @@ def importance_weighted(
     for k in range(times):
         t = 1 - (offset + k / times) % 1
         x_t = model.masking.corrupt(x, t, generator)
-        log_w, _ = log_weights(model, x, x_t, t, particles, 1.0, generator)
+        log_w, _ = log_weights(model, x, x_t, t, particles, generator)
         cost = math.log(particles) - torch.logsumexp(log_w.double(), 1)
         paid = model.masking.is_masked(x_t).flatten(1).any(1)
         total += torch.where(paid, model.masking.schedule.weight(t) * cost, 0.0)

@@ -118,13 +118,13 @@ class Training(lightning.LightningModule):
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
             with self.model.told(T, labels=labels):
                 if of.kind == "persistent" and particles > 1:
-                    loss, terms = iw_persistent(self.model, x, T, particles, **options)
+                    loss, terms = iw_persistent(self.model, x, T, particles, generator=noise)
                 else:
                     loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
         elif particles > 1:
             t = stratified_times(len(x), shared, **place)
             with self.model.told(labels=labels):
-                loss, terms = iw_delbo(self.model, x, t, particles, **options)
+                loss, terms = iw_delbo(self.model, x, t, particles, generator=noise)
         else:
             t = stratified_times(len(x), shared, **place)
             with self.model.told(labels=labels):
