@@ -20,15 +20,12 @@ def main() -> None:
     read.add_argument("--methods", nargs="+", default=["mdm", "vadd-plus"])
     to = read.parse_args()
 
-    def seen(path: Path) -> bytes | None:
-        return path.read_bytes() if path.exists() else None
-
     seeds = [json.loads((c / "comparison.json").read_text())["seeds"][0] for c in to.comparisons]
-    rows = {"data": [seen(c / "data.png") for c in to.comparisons]}
+    rows = {"data": [(c / "data.png").read_bytes() for c in to.comparisons]}
     for method in to.methods:
         runs = [c / "runs" / f"{method}-seed{seed}" for c, seed in zip(to.comparisons, seeds, strict=True)]
-        rows[method] = [seen(run / "samples" / f"steps-{to.steps}.png") for run in runs]
-    names = [c.resolve().name.rpartition(".")[2].rpartition("-")[2] for c in to.comparisons]
+        rows[method] = [(run / "samples" / f"steps-{to.steps}.png").read_bytes() for run in runs]
+    names = [c.resolve().name.rpartition(".")[2] for c in to.comparisons]
     to.out.write_bytes(figures.gallery(rows, names, figures.LIGHT))
 
 

@@ -268,6 +268,13 @@ def test_a_step_of_a_larger_network_is_measured_to_take_longer(monkeypatch):
     assert found["large"] > 2 * found["small"] > 0
 
 
+def test_a_training_whose_steps_change_is_timed_before_and_after(monkeypatch):
+    cost = {(1, 0.6): 1.0, (4, 0.0): 3.0}  # of a step, by particles and warm-up
+    monkeypatch.setattr(timing, "timed", lambda of, size: [cost[of.objective.particles, of.objective.kl_warmup]])
+    of = tiny(**{"objective.particles": 4, "objective.kl_warmup": 0.6})
+    assert timing.seconds_per_step({"vadd": of}) == pytest.approx({"vadd": 0.6 * 1 + 0.4 * 3})
+
+
 def test_times_go_from_process_to_process_as_json(monkeypatch, capsys):
     monkeypatch.setattr(
         timing, "seconds_per_step", lambda experiments: print("a word") or dict.fromkeys(experiments, 1)

@@ -220,3 +220,31 @@ def test_unknown_names_are_told_with_the_nearest():
 def test_vadd_plus_has_a_learned_prior_but_on_text(name, learned):
     model = build.model(with_method(recipe(name), "vadd-plus"), (64,), 30)
     assert isinstance(model.denoiser.prior, MixturePrior) == learned
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "changes"),
+    [
+        ("toy.swissroll", (2,), {}),
+        ("image.digits", (8, 8), {}),
+        ("image.cifar10", (3, 8, 8), {}),
+        ("image.cifar10", (3, 8, 8), {"network.map": 2}),
+    ],
+)
+def test_where_tokens_are_levels_both_networks_take_close_ones_for_alike(name, shape, changes):
+    model = build.model(override(recipe(name), changes), shape, 64)
+    for network in (model.denoiser, model.recognition):
+        vectors = network.embed.weight.detach()[:64]
+        assert (vectors[1:] - vectors[:-1]).square().mean() < 0.1 < 1 < vectors.square().mean() * 2
+
+
+def test_particles_that_would_never_come_are_refused_in_training_and_no_finished_run_is():
+    never = override(recipe("toy.swissroll"), {"objective.kl_warmup": 0.99999})
+    for method in ("vadd", "persistent", "vadd-plus"):
+        with pytest.raises(InputError, match=r"after the warm-up, and objective.kl_warmup 0.99999 leaves none"):
+            build.by_method(never, method)
+    for method in ("mdm", "mdm-matched", "reweighted"):
+        build.by_method(never, method)
+    assert build.model(never, (2,), 64).has_latents
+    with pytest.raises(InputError, match=r"no unbiased gradient through a ladder of 2 latents"):
+        build.by_method(recipe("toy.swissroll"), "vadd,latent.prior=state,latent.slots=2")

@@ -121,7 +121,7 @@ def model(
         size[name] = step * max(1, round(experiment.latent.recognition * size[name] / step))
         if size.pop("map", 0):
             Recognition = MLPRecognition
-            kept = {name: size[name] for name in ("steps", "classes", "dropout")}
+            kept = {name: size[name] for name in ("steps", "classes", "dropout", "levels")}
             size = {"width": 16 * size["channels"], "embedding": 2} | kept
         recognition = Recognition(shape, vocab_size, **size) if dim else None
         return MaskedDiffusion(
@@ -162,11 +162,6 @@ def require_able(of: config.Experiment) -> None:
             "sampling.grid learned is made of single steps, and networks that read T change with their number; "
             "take another grid, or --network.steps false"
         )
-    if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.kl_warmup == 1:
-        raise InputError(
-            f"objective.particles {of.objective.particles} are for the time after the warm-up, and objective.kl_warmup 1 "
-            "leaves none; take --objective.kl-warmup 0.8, or --objective.particles 1"
-        )
     if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.free_bits:
         raise InputError(
             f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "
@@ -177,10 +172,23 @@ def require_able(of: config.Experiment) -> None:
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     """The experiment by a method. `mdm-matched` is as wide as VADD with the experiment's latents has parameters; changes
     it is written with are made to both. Raises InputError as `with_method` does, for a change of that width, for a network
-    that cannot do what the method asks of it, or for a learned grid of samples without a likelihood."""
+    that cannot do what the method asks of it, or for a learned grid of samples without a likelihood, or for
+    particles that would never come, or in a ladder."""
     name, changes = parsed(method)
     of = with_method(experiment, method)
     require_able(of)
+    if of.latent.dim and of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1:
+        if round(of.objective.kl_warmup * of.train.steps) >= of.train.steps:
+            raise InputError(
+                f"objective.particles {of.objective.particles} are for the time after the warm-up, and "
+                f"objective.kl_warmup {of.objective.kl_warmup:g} leaves none; take --objective.kl-warmup 0.8, or "
+                "--objective.particles 1"
+            )
+        if of.latent.prior == "state" and of.latent.slots > 1:
+            raise InputError(
+                f"objective.particles {of.objective.particles} have no unbiased gradient through a ladder of "
+                f"{of.latent.slots} latents; take --objective.particles 1"
+            )
     if of.sampling.grid == "learned" and of.sampling.latents == "shared":
         raise InputError(
             "sampling.grid learned is by likelihood, and sampling.latents shared has none; take another grid"

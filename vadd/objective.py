@@ -20,7 +20,7 @@ bounds on -log p^{(T)}(x) of that sampler (docs/likelihood.md). Each masked toke
 
 With a linear schedule T r = w(t): the reweighted objective is the paper's with a larger weight for the KL.
 
-Once λ is 1, with K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (Burda et al. 2016, arXiv
+After the warm-up, with K > 1 particles z_j ~ r the paper's objective becomes importance-weighted (Burda et al. 2016, arXiv
 1509.00519),
 
     E_t E_{x_t} E_r  w(t) [ -log 1/K Σ_j exp(log_likelihood_j + log p(z_j)/r_φ(z_j | x, M)) ],
@@ -135,12 +135,14 @@ def persistent(
     free_bits: float = 0.0,
     generator=None,
 ) -> tuple[Float[Tensor, " B"], Terms]:
-    """The persistent objective for the step from t to s of a sampler of T = `steps` steps, with its terms."""
+    """The persistent objective for the step from t to s of a sampler of T = `steps` steps, with its terms, whose
+    log-likelihood stands for all steps: T r times that of what is masked."""
     masking = model.masking
     x_t = masking.corrupt(x, t, generator)
     now = terms(model, x, x_t, t, whole=True, generator=generator)
     weight = steps * masking.reveal_probability(t, s)
-    return kl_weight * now.kl.clamp(min=free_bits) - weight * now.log_likelihood, now
+    now = now._replace(log_likelihood=weight * now.log_likelihood)
+    return kl_weight * now.kl.clamp(min=free_bits) - now.log_likelihood, now
 
 
 def reweighted(

@@ -30,13 +30,27 @@ LEAST = 5  # steps of a block of the trial that says how many take so long
 
 
 def seconds_per_step(experiments: dict[str, Experiment]) -> dict[str, float]:
-    """The seconds of a training step of each experiment, measured in turns."""
-    sizes = {name: steps_of_a_block(of) for name, of in experiments.items()}
-    found: dict[str, list[float]] = {name: [] for name in experiments}
+    """The seconds of a training step of each experiment, measured in turns; the mean over a training whose steps change."""
+    parts = {(name, k): part for name, of in experiments.items() for k, (_, part) in enumerate(phases(of))}
+    sizes = {key: steps_of_a_block(of) for key, of in parts.items()}
+    found: dict[tuple[str, int], list[float]] = {key: [] for key in parts}
     for _ in range(ROUNDS):
-        for name, of in experiments.items():
-            found[name] += timed(of, sizes[name])
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+        for key, of in parts.items():
+            found[key] += timed(of, sizes[key])
+    return {
+        name: sum(share * statistics.median(found[name, k]) for k, (share, _) in enumerate(phases(of)))
+        for name, of in experiments.items()
+    }
+
+
+def phases(of: Experiment) -> list[tuple[float, Experiment]]:
+    """Parts of a training whose steps are all alike, each with its share: particles are for the time after the warm-up."""
+    w = of.objective.kl_warmup
+    if not (of.latent.dim and of.objective.particles > 1 and w):
+        return [(1.0, of)]
+    changes = {"particles": 1}, {"kl_warmup": 0.0}
+    before, after = (of.model_copy(update={"objective": of.objective.model_copy(update=c)}) for c in changes)
+    return [(w, before), (1 - w, after)]
 
 
 def steps_of_a_block(of: Experiment) -> int:

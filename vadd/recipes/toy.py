@@ -18,7 +18,7 @@ __all__ = [
 
 def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
-    of two numbers is enough to say where on the plane the point lies. Once λ is 1, four importance-weighted
+    of two numbers is enough to say where on the plane the point lies. After the warm-up, four importance-weighted
     particles: a long thin strip is hard to cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
