@@ -25,7 +25,7 @@ def main() -> None:
     for method in to.methods:
         runs = [c / "runs" / f"{method}-seed{seed}" for c, seed in zip(to.comparisons, seeds, strict=True)]
         rows[method] = [(run / "samples" / f"steps-{to.steps}.png").read_bytes() for run in runs]
-    names = [c.resolve().name.rpartition(".")[2] for c in to.comparisons]
+    names = [c.name.rpartition(".")[2] for c in to.comparisons]
     to.out.write_bytes(figures.gallery(rows, names, figures.LIGHT))
 
 
