@@ -11,7 +11,7 @@ from vadd import MaskedDiffusion, Masking, Prior, Replay, build, nelbo, objectiv
 from vadd.config import DiT, Latent
 from vadd.errors import InputError
 from vadd.latent import Mode
-from vadd.nn.dit import DiTDenoiser, DiTRecognition, rotated
+from vadd.nn.dit import DiTDenoiser, DiTRecognition, Near, rotated
 from vadd.objective import persistent
 from vadd.recipes import recipe, with_method
 
@@ -87,7 +87,9 @@ def test_an_untrained_dit_is_uniform(options):
     assert loss == pytest.approx(math.log(5), abs=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"latent_dim": 0}, {"slots": 2}, {"tie": True, "time": True}, {"pad": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"latent_dim": 0}, {"slots": 2}, {"tie": True, "time": True}, {"pad": 0}, {"near": 2, "pad": 0}]
+)
 def test_the_gradient_reaches_every_parameter(options):
     model = perturbed(tiny(**options))
     x, t = tokens(), torch.linspace(0.3, 1, 4, dtype=torch.float64)
@@ -282,10 +284,10 @@ def test_products_of_rotated_queries_and_keys_depend_on_the_difference_of_positi
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("latent_dim", [0, 3])
-def test_a_text_means_the_same_wherever_it_stands(latent_dim):
+@pytest.mark.parametrize(("latent_dim", "near"), [(0, 0), (3, 0), (3, 2)])
+def test_a_text_means_the_same_wherever_it_stands(latent_dim, near):
     """Shifted to the right, between padding: rotary positions are relative."""
-    model = perturbed(tiny((9,), 5, latent_dim, pad=0)).eval()
+    model = perturbed(tiny((9,), 5, latent_dim, pad=0, near=near)).eval()
     text = 1 + tokens((4,), 5)
     first, later = torch.zeros(4, 9, dtype=torch.long), torch.zeros(4, 9, dtype=torch.long)
     first[:, :4], later[:, 3:7] = text, text
@@ -298,14 +300,26 @@ def test_a_text_means_the_same_wherever_it_stands(latent_dim):
     assert not torch.allclose(model.logits(first, t, Mode())[:, :4].flip(1), model.logits(backwards, t, Mode())[:, :4])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("causal", "reached"), [(False, [1, 2, 3, 4, 5]), (True, [3, 4, 5])])
+def test_near_reads_so_many_positions_on_either_side_and_no_others(causal, reached):
+    near = Near(2, 4, causal=causal)
+    h = torch.randn(1, 8, 4, generator=generator(0))
+    other = h.clone()
+    other[:, 3] += 1
+    changed = (near(other) != near(h)).all(-1)[0]
+    assert changed.nonzero().squeeze(1).tolist() == reached
+
+
 # ----------------------------------------------------------------------------------------------------------- padding
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("near", [0, 2])
 @pytest.mark.parametrize(("latent_dim", "slots"), [(0, 0), (3, 0), (3, 2)])
-def test_however_much_padding_follows_the_logits_and_the_posterior_are_the_same(latent_dim, slots):
-    longer = perturbed(tiny((12,), 5, latent_dim, slots=2 * slots, pad=0)).eval()  # windows of the same size
-    shorter = tiny((6,), 5, latent_dim, slots=slots, pad=0).eval()
+def test_however_much_padding_follows_the_logits_and_the_posterior_are_the_same(latent_dim, slots, near):
+    longer = perturbed(tiny((12,), 5, latent_dim, slots=2 * slots, pad=0, near=near)).eval()  # windows of the same size
+    shorter = tiny((6,), 5, latent_dim, slots=slots, pad=0, near=near).eval()
     shorter.load_state_dict(longer.state_dict())
     text, masked = 1 + tokens(vocab_size=4), half(tokens())
     masked[:, 0] = True
@@ -408,8 +422,9 @@ def test_hidden_tokens_do_not_matter():
 
 
 @torch.no_grad()
-def test_a_causal_output_does_not_depend_on_later_inputs():
-    network = perturbed(DiTDenoiser((6,), 5, **TINY, causal=True)).eval()
+@pytest.mark.parametrize("near", [0, 2])
+def test_a_causal_output_does_not_depend_on_later_inputs(near):
+    network = perturbed(DiTDenoiser((6,), 5, **TINY, near=near, causal=True)).eval()
     x, t = tokens(), torch.ones(4)
     before = network(x, t)
     for i in range(6):
@@ -421,8 +436,9 @@ def test_a_causal_output_does_not_depend_on_later_inputs():
 
 
 @torch.no_grad()
-def test_with_what_was_kept_of_the_past_one_position_at_a_time_gives_the_same():
-    network = perturbed(DiTDenoiser((6,), 5, **TINY, causal=True)).eval()
+@pytest.mark.parametrize("near", [0, 1, 3])
+def test_with_what_was_kept_of_the_past_one_position_at_a_time_gives_the_same(near):
+    network = perturbed(DiTDenoiser((6,), 5, **TINY, near=near, causal=True)).eval()
     x, t = tokens(), torch.ones(4)
     whole = network(x, t)
     for first in (1, 4):

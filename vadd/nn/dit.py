@@ -1,7 +1,7 @@
 """The DiT for text: the transformer of diffusion models (Peebles and Xie 2023, arXiv 2212.09748) over tokens, as masked
 diffusion has it since SEDD and MDLM (Sahoo et al. 2024, arXiv 2406.07524).
 
-    tokens (B, L)  ->  embeddings                                                    h
+    tokens (B, L)  ->  embeddings, or what `Near` makes of them                      h
     n blocks           h = h + α ⊙ Attention(γ ⊙ LayerNorm(h) + β)
                        h = h + α' ⊙ MLP(γ' ⊙ LayerNorm(h) + β')
     logits             W (γ ⊙ LayerNorm(h) + β)
@@ -19,6 +19,9 @@ has a vector of its own, and a linear map makes of it one vector a position of t
 c is then without z. The recognition is a transformer over windows, each a linear map of its tokens and of M, and so costs
 little. One slot is a z for the whole sequence, as many as positions are one each; the maps are the same in all windows.
 
+`near` (ours): masks are all alike, and which neighbours to attend to is learned late: a small masked model spends much of a
+short training as a model of single tokens. So each embedding is given those of its neighbours at once, by `Near`.
+
 The token `pad` is not attended to where it can be seen: what is computed at the other positions does not depend on how
 much of it follows.
 
@@ -27,6 +30,7 @@ much of it follows.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +86,11 @@ def modulated(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, normed, 1 + scale)
 
 
+def unpadded(h: Tensor, real: Tensor | None) -> Tensor:
+    """h (B, L, width), zero where there is padding."""
+    return h if real is None else h * real[..., None]
+
+
 def keys_of(real: Tensor | None) -> Tensor | None:
     """The keys that attention may use, (B, 1, 1, L), of the positions (B, L) that are not padding; None, which is faster,
     for all. Where there is nothing but padding it is attended to, since attention needs something.
@@ -94,6 +103,35 @@ def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None, causal: bool
     plain = q.device.type == "cpu" and k.shape[2] <= SHORT
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, is_causal=causal)
+
+
+class Near(nn.Module):
+    """h_i + W (h_{i-reach}, ..., h_{i+reach}), causal: up to h_i. h is zero where there is no position; W starts random."""
+
+    def __init__(self, reach: int, width: int, *, causal: bool):
+        super().__init__()
+        self.before, self.after = reach, 0 if causal else reach
+        self.window = self.before + 1 + self.after
+        self.map = nn.Linear(self.window * width, width, bias=False)
+        nn.init.normal_(self.map.weight, std=(self.window * width) ** -0.5)
+
+    def forward(self, h: Tensor, past: "Recent | None" = None) -> Tensor:
+        """(B, L, width) -> (B, L, width). With a `past` the positions follow those of the calls before."""
+        around = F.pad(h, (0, 0, self.before, self.after)) if past is None else past.extended(h)
+        return h + self.map(around.unfold(1, self.window, 1).flatten(2))
+
+
+class Recent:
+    """The vectors of the last `reach` positions so far; at first zero."""
+
+    def __init__(self, reach: int):
+        self.reach, self.kept = reach, None
+
+    def extended(self, h: Tensor) -> Tensor:
+        """Those, and then h, (B, reach + L, width)."""
+        around = F.pad(h, (0, 0, self.reach, 0)) if self.kept is None else torch.cat([self.kept, h], dim=1)
+        self.kept = around[:, around.shape[1] - self.reach :]
+        return around
 
 
 class Past:
@@ -110,6 +148,13 @@ class Past:
         self.kept[0, :, :, start : self.filled] = k
         self.kept[1, :, :, start : self.filled] = v
         return self.kept[:, :, :, : self.filled]
+
+
+class Cache(NamedTuple):
+    """What calls with later positions of the same rows need of those before."""
+
+    blocks: list[Past]
+    recent: Recent | None
 
 
 class Block(nn.Module):
@@ -192,12 +237,12 @@ class DiT(nn.Module):
         c: Tensor,
         keys: Tensor | None = None,
         marks: tuple[Tensor, Tensor] | None = None,
-        cache: list[Past] | None = None,
+        past: list[Past] | None = None,
     ) -> Tensor:
-        start = cache[0].filled if cache else 0
+        start = past[0].filled if past else 0
         turn = self.turn[:, start : start + h.shape[1]]
-        for block, past in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
-            h = block(h, c, turn, keys, marks, past)
+        for block, kept in zip(self.blocks, past or [None] * len(self.blocks), strict=True):
+            h = block(h, c, turn, keys, marks, kept)
         return modulated(self.norm(h), *self.modulation(c).chunk(2, dim=-1))
 
 
@@ -230,8 +275,8 @@ class DiTDenoiser(nn.Module):
     never if that is 0; with `prior` "chain" once for each of the `slots`, its `windows`, whose posteriors share one map.
 
     `time`: t is read. `steps`: so is T, the number of steps of the sampler. `tie`: the output layer is the table of
-    embeddings. At some positions alone, the output layer is evaluated there only: with a large vocabulary it is much of
-    the work.
+    embeddings. `near`: an embedding is given those of so many positions on either side (causal: before it). At some
+    positions alone, the output layer is evaluated there only: with a large vocabulary it is much of the work.
 
     Raises InputError unless the width is a multiple of twice the heads.
     """
@@ -250,6 +295,7 @@ class DiTDenoiser(nn.Module):
         time: bool = False,
         steps: bool = False,
         tie: bool = False,
+        near: int = 0,
         slots: int = 0,
         prior: str = "standard",
         components: int = 64,
@@ -268,6 +314,7 @@ class DiTDenoiser(nn.Module):
             self.prior = prior_of(prior, components, self.latents[0])
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
+        self.near = Near(near, width, causal=causal) if near else None
         self.reads_steps = steps
         through = 0 if self.slots else latent_dim
         self.condition = Condition(condition, time=time, steps=steps, latent_dim=through, width=width)
@@ -285,9 +332,10 @@ class DiTDenoiser(nn.Module):
         else:
             self.weight = nn.Parameter(torch.zeros(vocab_size, width))
 
-    def cache(self) -> list[Past]:
-        """What calls with later positions of the same rows need: an empty one, for a causal network."""
-        return [Past(self.dit.length) for _ in self.dit.blocks]
+    def cache(self) -> Cache:
+        """An empty one, for a causal network."""
+        recent = Recent(self.near.before) if self.near is not None else None
+        return Cache([Past(self.dit.length) for _ in self.dit.blocks], recent)
 
     def forward(
         self,
@@ -296,18 +344,20 @@ class DiTDenoiser(nn.Module):
         draw: Callable[..., Tensor] | None = None,
         at: Tensor | None = None,
         steps: Tensor | None = None,
-        cache: list[Past] | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         tokens, z = x_t.flatten(1), None
+        real = None if self.pad is None else tokens != self.pad
         h = self.embed(tokens)
+        if self.near is not None:
+            h = self.near(unpadded(h, real), cache and cache.recent)
         if self.windows:
             z = self.prior(draw, len(x_t), steps)
         elif self.latents:
             z = draw(self.prior(len(x_t)))
         if self.slots:
             h, z = h + self.enter_latent(z).unflatten(2, (-1, h.shape[2])).flatten(1, 2)[:, : h.shape[1]], None
-        real = None if self.pad is None else tokens != self.pad
-        h = self.dit(h, self.condition(t, z, steps), keys_of(real), cache=cache)
+        h = self.dit(h, self.condition(t, z, steps), keys_of(real), past=cache and cache.blocks)
         h = h.unflatten(1, x_t.shape[1:])  # (B, *D, width)
         weight = self.embed.weight[:-1] if self.weight is None else self.weight
         return F.linear(h if at is None else h[at], weight, self.bias)
@@ -319,7 +369,8 @@ class DiTRecognition(nn.Module):
     M enters by an adaLN of its own, in every block: at masked positions, and nowhere else, shift and scale change by what
     a linear map makes of R_φ, one learned vector that the blocks share. (`tie` is the denoiser's: there is no output here.)
 
-    With `slots`, features (B, slots · width), those of each window. R_φ is then added to the embeddings at masked positions.
+    With `slots`, features (B, slots · width), those of each window. R_φ is then added to the embeddings at masked positions,
+    and `near`, which a window does not need, changes nothing.
     """
 
     def __init__(
@@ -335,6 +386,7 @@ class DiTRecognition(nn.Module):
         time: bool = False,
         steps: bool = False,
         tie: bool = False,
+        near: int = 0,
         slots: int = 0,
         pad: int | None = None,
     ):
@@ -349,6 +401,7 @@ class DiTRecognition(nn.Module):
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
         if slots:
             self.enter = nn.Linear(window(shape, slots) * width, width)
+        self.near = Near(near, width, causal=False) if near and not slots else None
         self.dit = DiT(slots or torch.Size(shape).numel(), marked=not slots, **size)
 
     def forward(self, x: Tensor, masked: Tensor, t: Tensor, steps: Tensor | None = None) -> Tensor:
@@ -357,10 +410,11 @@ class DiTRecognition(nn.Module):
         real = None if self.pad is None else tokens != self.pad
         if self.slots:
             h = h + M[..., None] * self.R
-            if real is not None:
-                h, real = h * real[..., None], self.windows(real).any(2)
+            h, real = unpadded(h, real), None if real is None else self.windows(real).any(2)
             h = self.dit(self.enter(self.windows(h).flatten(2)), c, keys_of(real))
             return h.flatten(1)  # (B, slots * width)
+        if self.near is not None:
+            h = self.near(unpadded(h, real))
         h = self.dit(h, c, keys_of(real), (self.R, M[..., None].to(h.dtype)))
         pooled = (M if real is None else M & real)[..., None].to(h.dtype)
         return (h * pooled).sum(1) / pooled.sum(1).clamp(min=1)  # (B, width)

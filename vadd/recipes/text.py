@@ -17,7 +17,7 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
         recipe=f"text.{recipe}",
         about=about,
         source=source,
-        network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True),
+        network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True, near=4),
         latent=Latent(dim=16, slots=16, sharp=True, until=2, components=1),
         objective=Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
