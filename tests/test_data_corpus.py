@@ -558,3 +558,10 @@ def test_lm1b_in_the_papers_form_begins_and_ends():
     assert (x[:, 0] == 101).all()
     assert ((x == 102).sum(axis=1) == 1).all()
     assert np.array_equal(x == 0, np.cumsum(x == 102, axis=1) > (x == 102))  # padding is all that follows the end
+
+
+def test_a_path_is_of_the_users_own_text_only(tmp_path):
+    with pytest.raises(
+        InputError, match=r"source.path is for your own text, got mine.txt .* take the recipe text.file"
+    ):
+        build.source(config.CorpusSource(path="mine.txt"))

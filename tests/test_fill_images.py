@@ -164,7 +164,7 @@ def test_a_file_of_whole_images_is_masked_too_and_a_png_is_a_picture_for_people(
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("--given test:2", "leaves nothing to fill in; hide a part of it with --mask"),
+        ("--given test:2", "leaves nothing to fill in; hide a part of it: of images with --mask"),
         ("--given test:2 --mask bottom", "mask must be one of lower"),
         ("--given test:301 --mask lower", "must ask for 1 to 300 examples, got 301"),
         ("--given test:2 --mask lower --out no/x.png", "there is no folder no"),

@@ -434,6 +434,12 @@ def test_the_categorical_follows_its_probabilities_and_never_leaves_the_vocabula
     assert categorical(logits.expand(2, 5), edges).tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_told_and_draw_no_mask(bad):
+    with pytest.raises(InputError, match="logits are not finite"):
+        categorical(torch.tensor([[0.0, 1.0], [0.0, bad]]), torch.tensor([0.5, 0.5]))
+
+
 def test_quadrature_integrates_moments_of_the_standard_normal():
     for dim in (1, 2):
         z, w = quadrature(dim, 32)

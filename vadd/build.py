@@ -45,6 +45,10 @@ def source(of: config.Source) -> Source:
         case config.CustomSource(kind="text"):
             return data.Text(of.path, of.length)
         case config.CorpusSource():
+            if of.path and of.name != "file":
+                raise InputError(
+                    f"source.path is for your own text, got {of.path} with source.name {of.name}; take the recipe text.file"
+                )
             return data.Corpus(of.name, of.tokenizer, of.vocab, of.length, of.packing, of.path, of.root)
     raise TypeError(f"no source for {of!r}")
 

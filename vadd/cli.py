@@ -184,7 +184,10 @@ def fill(
     whole = examples(source, given)
     known = whole if mask is None else hidden(source, whole, mask)
     if not (known < 0).any():
-        raise InputError(f"{given} leaves nothing to fill in; hide a part of it with --mask, e.g. --mask lower")
+        raise InputError(
+            f"{given} leaves nothing to fill in; hide a part of it: of images with --mask, e.g. --mask lower, of a table "
+            "by ?, of a text by [MASK:12]"
+        )
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
     changes |= {
         "latent_temperature": latent_temperature,

@@ -65,9 +65,15 @@ AVERAGED = 64  # draws of z that "mean" latents average
 
 
 def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
-    """The token at which the cumulative probability first exceeds u ~ U(0, 1); float64 throughout."""
+    """The token at which the cumulative probability first exceeds u ~ U(0, 1); float64 throughout. Raises InputError for
+    logits that are not finite."""
     cumulative = torch.softmax(logits.double(), dim=-1).cumsum(-1)
     last = cumulative[:, -1:]  # 1 up to rounding
+    if not last.isfinite().all():
+        raise InputError(
+            "the network's logits are not finite, so nothing can be drawn; lower --latent-temperature or --guidance, "
+            "or train the model again"
+        )
     below = torch.minimum(u[:, None] * last, torch.nextafter(last, torch.zeros_like(last)))
     return torch.searchsorted(cumulative, below, right=True).squeeze(1)
 
