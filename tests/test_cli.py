@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from vadd import InputError, build
 from vadd.cli import COMMANDS, main
@@ -108,6 +109,16 @@ def told(capsys, line: str) -> str:
             "train toy.coins --sampling.grid learned --sampling.latents shared",
             "sampling.grid learned is by likelihood, and sampling.latents shared has none",
         ),
+        ("train toy.coins --sampling.label 3", "sampling.label is 3, and the network reads none"),
+        (
+            "train image.digits --network.classes 10 --sampling.label 10",
+            "sampling.label is 10, and the network reads labels 0 to 9",
+        ),
+        ("train image.digits --sampling.guidance 2", "sampling.guidance goes with a label, got 2 without"),
+        ("train custom.csv --source.path x.csv --source.length 3", "source.length is of lines of text, got 3"),
+        ("train toy.coins --train.steps 9999999999999999999999", "train.steps must be less than 2147483648, got 9999"),
+        ("train toy.coins --network.blocks 1001", "network.blocks must be at most 1000, got 1001"),
+        ("train toy.coins --seed 1 --seed 2", "--seed is given twice; leave one of the two out"),
         ("train --resume --run nowhere", "there is no run directory nowhere"),
         ("compare toy.coins --methods vadd mmd", "there is no method 'mmd' (did you mean mdm?)"),
         ("compare toy.coins --seeds 0", "seeds must be at least 1, got 0"),
@@ -119,6 +130,8 @@ def told(capsys, line: str) -> str:
         ("sample run --num 1 --steps 1 --latents old", "latents must be 'fresh', 'fixed', 'shared', 'mean' or"),
         ("sample nowhere --num 1 --steps 1", "there is no run directory nowhere"),
         ("evaluate run --steps 1 0", "steps must be at least 1, got 0"),
+        ("evaluate run --zero-shot-root texts", "--zero-shot-root texts is where texts are that --zero-shot names"),
+        ("sample run --num 1 --steps 100000000000000000", "steps must be at most 1000000, got 1000"),
         ("encode run --out z.npy", "encodings are written as .npz, got 'z.npy'"),
         ("encode run --out no/z.npz", "there is no folder no to write z.npz to"),
         ("recipes --jsno", "vadd recipes has no option --jsno (did you mean --json?)"),
@@ -145,6 +158,49 @@ def test_the_output_is_judged_before_any_work(capsys, finished):
     assert "are written as .npy, .csv, .txt, .jsonl" in told(capsys, "sample run --num 1 --steps 1 --out x.png")
     assert "there is no folder no" in told(capsys, "sample run --num 1 --steps 1 --out no/x.npy")
     assert told(capsys, "fill run --given 1_1 --steps 1")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("sample run --num 100000000000000 --steps 1", "num must be less than 2147483648, got 1000"),
+        ("fill run --given 1_ --steps 1 --num 99999999999999999999", "num must be less than 2147483648, got 999"),
+        ("evaluate run --num 100000000000000", "num must be less than 2147483648, got 1000"),
+        ("evaluate run --particles 100000000000000", "particles must be less than 2147483648, got 1000"),
+        ("sample run --num 1 --steps 1 --out run", "samples of this source are written as"),
+        ("sample run --num 1 --steps 1 --out folder.npy", "folder.npy is a folder; name a file in it to write to"),
+        ("sample run --num 1 --steps 1 --label 1", "this model reads no classes, got label 1; leave it out, or, where"),
+        ("evaluate run --extractor-weights w.pth", "extractor_weights are of inception, got w.pth with extractor auto"),
+        (
+            "encode run --input one.npy --out z.npz --figures z",
+            "the latent is drawn from at least 2 data points, got 1",
+        ),
+        ("encode run --out z.npz --figures one.npy", "could not make the folder one.npy: File exists; give another"),
+    ],
+)
+def test_a_mistake_about_a_finished_run_is_one_sentence_and_writes_nothing(capsys, here, finished, line, sentence):
+    (here / "folder.npy").mkdir()
+    np.save("one.npy", np.zeros((1, 2), dtype=np.int64))
+    there = set(here.rglob("*"))
+    assert told(capsys, line).startswith(sentence)
+    assert set(here.rglob("*")) == there
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2", "[3]"])
+def test_a_damaged_environment_is_one_sentence(capsys, finished, text):
+    finished.environment.write_text(text)
+    assert "environment.json is damaged" in told(capsys, "sample run --num 1 --steps 1")
+    finished.environment.unlink()
+    assert main(["sample", "run", "--num", "1", "--steps", "1"]) == 0
+
+
+def test_what_is_no_learned_grid_is_one_sentence(capsys, here):
+    run = untrained(here / "run", with_method(recipe("toy.coins"), "mdm"))
+    for text in ('{"times": []}', '{"times": [[1, 0.5]]}', "{}", "["):
+        run.grids.write_text(text)
+        said = told(capsys, "sample run --num 1 --steps 2 --grid learned")
+        assert "holds no grids" in said
+        assert "measure them again with: vadd evaluate run --grid learned" in said
 
 
 def test_a_changed_configuration_is_one_sentence(capsys, finished):
@@ -266,6 +322,24 @@ def test_an_interrupted_training_says_how_to_go_on(capsys, trainer, stop):
     trainer.error = stop
     assert main(["train", "toy.coins", "--run", "r"]) == 130
     assert capsys.readouterr().err == "vadd: stopped; continue with: vadd train --resume --run r\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OverflowError("Python int too large to convert to C long"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    ],
+)
+def test_what_does_not_fit_into_memory_says_what_to_ask_less_of(capsys, trainer, here, error):
+    trainer.error = error
+    assert "a smaller --train.batch" in told(capsys, "train toy.coins")
+    assert not list((here / "runs").iterdir())
+    trainer.error = RuntimeError("a mistake of ours")
+    with pytest.raises(RuntimeError, match="of ours"):
+        main(["train", "toy.coins"])
 
 
 def test_a_full_disk_says_how_to_go_on(capsys, trainer):

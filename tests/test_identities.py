@@ -242,8 +242,8 @@ def test_a_denoiser_learns_classes_and_to_do_without_and_guidance_goes_further()
     ("classes", "asked", "words"),
     [
         (0, {"label": 1}, "this model reads no classes, got label 1"),
-        (2, {"label": 2}, "labels are 0 to 1, got label 2"),
-        (2, {"guidance": 1.0}, "guidance must be a number of at least 0, and goes with a label, got 1.0 and label -1"),
+        (2, {"label": 2}, "label must be one of 0 to 1, the classes of this model, got 2"),
+        (2, {"guidance": 1.0}, "guidance is towards a label, got 1 without one"),
         (2, {"guidance": -1.0, "label": 1}, "guidance must be a number of at least 0"),
     ],
 )

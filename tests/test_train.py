@@ -81,6 +81,31 @@ def test_a_run_stopped_after_its_last_checkpoint_still_ends_with_the_averaged_we
     assert same(load_file(run.weights), weights)
 
 
+def test_a_damaged_checkpoint_or_one_of_another_model_is_told_and_removing_it_begins_again(tmp_path):
+    weights = trained(tmp_path / "run", small(steps=20, checkpoint_every=10))
+    run = Run.open(tmp_path / "run")
+    run.weights.unlink()
+    config = run.config.read_text()
+    run.write_json(
+        run.config, small(steps=20).model_copy(update={"network": MLP(width=32, blocks=1)}).model_dump(mode="json")
+    )
+    with pytest.raises(
+        InputError, match=r"step=20.ckpt is of another model than config.json is, which was changed since"
+    ):
+        fit(run, resume=True, quiet=True)
+    run.config.write_text(config)
+    whole = run.last_checkpoint().read_bytes()
+    for left in (0, len(whole) // 2):
+        run.last_checkpoint().write_bytes(whole[:left])
+        with pytest.raises(
+            InputError, match=r"step=20.ckpt is damaged .*; remove it, and the run begins again from step 0"
+        ):
+            fit(run, resume=True, quiet=True)
+    run.last_checkpoint().unlink()
+    fit(run, resume=True, quiet=True)
+    assert same(load_file(run.weights), weights)
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     run = tmp_path / "run"

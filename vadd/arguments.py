@@ -128,6 +128,8 @@ def parse(command: Callable, words: list[str]) -> dict[str, object]:
         if option not in options and not (dotted and "." in option):  # `override` knows the fields of this recipe
             near = did_you_mean(option, options, spelled)
             raise InputError(f"vadd {name} has no option {dashed}{near}; see vadd {name} --help")
+        if option in given:
+            raise InputError(f"{dashed} is given twice; leave one of the two out")
         most = options.get(option, 1)
         taken = [value] if equals else list(takewhile(lambda word: not word.startswith("--"), words[:most]))
         if most and not taken:

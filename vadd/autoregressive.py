@@ -28,7 +28,7 @@ __all__ = ["Autoregressive", "Causal"]
 
 class Causal(Protocol):
     """tokens (B, L), t -> logits (B, L, V) of the token after each. With a `cache`, the tokens follow those of the calls
-    before with it."""
+    before with it, and are one a row after the first call."""
 
     def __call__(self, x: Tensor, t: Tensor, *, cache: object | None = None) -> Tensor: ...
 
@@ -123,7 +123,8 @@ def require_beginnings(given: Int[Tensor, "num L"]) -> None:
         row, position = late.nonzero()[0].tolist()
         raise InputError(
             "an autoregressive model goes on from a beginning and fills in nothing before what is given, "
-            f"got a token at position {position + 1} of row {row} after an open one"
+            f"got a token at position {position + 1} of row {row} after an open one; give beginnings, or take the run of "
+            "another method"
         )
 
 

@@ -38,6 +38,10 @@ def source(of: config.Source) -> Source:
             return data.Cifar10(of.root, of.form)
         case config.CustomSource() if not of.path:
             raise InputError(f"a custom.{of.kind} source needs a file, give it with --source.path FILE")
+        case config.CustomSource() if of.length and of.kind != "text":
+            raise InputError(
+                f"source.length is of lines of text, got {of.length} for a custom.{of.kind} source; leave it out"
+            )
         case config.CustomSource(kind="array"):
             return data.Array(of.path)
         case config.CustomSource(kind="csv"):
@@ -159,6 +163,18 @@ def require_able(of: config.Experiment) -> None:
     if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
         raise InputError(
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
+        )
+    classes, label = getattr(of.network, "classes", 0), of.sampling.label
+    if label >= classes:
+        reads = f"reads labels 0 to {classes - 1}" if classes else "reads none"
+        raise InputError(
+            f"sampling.label is {label}, and the network {reads}; take --sampling.label -1, or set --network.classes to "
+            "the number of classes of the data"
+        )
+    if of.sampling.guidance and label < 0:
+        raise InputError(
+            f"sampling.guidance goes with a label, got {of.sampling.guidance:g} without; give --sampling.label too, or "
+            "take --sampling.guidance 0"
         )
     told = getattr(of.network, "steps", False) and of.objective.kind not in ("delbo", "ar")
     if told and of.sampling.grid == "learned":

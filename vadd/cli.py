@@ -21,7 +21,7 @@ from pydantic import Field
 
 from vadd import __version__, build
 from vadd.arguments import call, columns
-from vadd.config import Experiment, Grid, Latents, Sampler
+from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler
 from vadd.errors import InputError
 from vadd.overrides import fields, override
 from vadd.recipes import METHODS, RECIPES, parsed, with_method
@@ -33,8 +33,8 @@ PAPER_PARTICLES = 1000  # K of the paper's importance-weighted numbers
 
 Recipe = Annotated[str, Field(description="a name that `vadd recipes` lists")]
 RunPath = Annotated[Path, Field(description="a run directory")]
-Steps = Annotated[int, Field(ge=1, description="network calls for a sample")]
-StepsList = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, description="numbers of sampling steps")]
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS, description="network calls for a sample")]
+StepsList = Annotated[list[Steps], Field(min_length=1, description="numbers of sampling steps")]
 Methods = Annotated[
     tuple[str, ...],
     Field(title="METHOD", min_length=1, description="names of methods, also with changes: vadd,latent.dim=4"),
@@ -53,7 +53,7 @@ SamplerGiven = Annotated[
 Temperature = Annotated[float | None, Field(ge=0, description="of tokens; 0: the most likely")]
 TopP = Annotated[float | None, Field(gt=0, le=1, description="mass of the most likely tokens that are drawn from")]
 LatentTemperature = Annotated[float | None, Field(ge=0, description="standard deviations of z times this")]
-Label = Annotated[int | None, Field(ge=0, description="class to draw, where the network reads classes")]
+Label = Annotated[int | None, Field(ge=-1, description="class to draw, where the network reads classes; -1: any")]
 Guidance = Annotated[float | None, Field(ge=0, description="with a label: how far beyond what the model says of it")]
 Watched = Annotated[bool, Field(description="show how the masks are filled, step by step")]
 
@@ -117,7 +117,7 @@ def train(
 def sample(
     run: RunPath,
     *,
-    num: Annotated[int, Field(ge=1, description="number of samples")],
+    num: Annotated[int, Field(ge=1, lt=MANY, description="number of samples")],
     steps: Steps,
     latents: LatentsGiven = None,
     grid: GridGiven = None,
@@ -139,8 +139,10 @@ def sample(
     changes |= {"latent_temperature": latent_temperature, "label": label, "guidance": guidance, "seed": seed}
     from vadd.use import draw
 
-    start = np.full((num, *source.shape), -1)
-    watched(lambda callback: draw(of, num=num, steps=steps, callback=callback, **changes), source, start, watch, out)
+    def nothing():
+        return np.full((num, *source.shape), -1)
+
+    watched(lambda callback: draw(of, num=num, steps=steps, callback=callback, **changes), source, nothing, watch, out)
 
 
 def fill(
@@ -162,7 +164,7 @@ def fill(
         ),
     ] = None,
     steps: Steps,
-    num: Annotated[int, Field(ge=1, description="completions of each given example")] = 1,
+    num: Annotated[int, Field(ge=1, lt=MANY, description="completions of each given example")] = 1,
     latents: LatentsGiven = None,
     grid: GridGiven = None,
     sampler: SamplerGiven = None,
@@ -205,15 +207,19 @@ def fill(
         write_picture(out, beside(source, whole, known, filled()))
         print(f"wrote {out}: a row for each of {len(known)} given, {num} completions at its end")
     else:
-        watched(filled, source, known.repeat(num, axis=0), watch, out)
+        watched(filled, source, lambda: known.repeat(num, axis=0), watch, out)
 
 
 def evaluate(
     run: RunPath,
     *,
     steps: StepsList | None = None,
-    num: Annotated[int | None, Field(ge=2, description="samples for each number of steps; default: the run's")] = None,
-    particles: Annotated[int | None, Field(ge=1, description="importance samples of the likelihood bound")] = None,
+    num: Annotated[
+        int | None, Field(ge=2, lt=MANY, description="samples for each number of steps; default: the run's")
+    ] = None,
+    particles: Annotated[
+        int | None, Field(ge=1, lt=MANY, description="importance samples of the likelihood bound")
+    ] = None,
     proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
     grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
     scorer: Annotated[
@@ -230,6 +236,10 @@ def evaluate(
     paper_delbo: Annotated[bool, Field(description="the paper's objective as well, which bounds nothing")] = False,
 ) -> None:
     """Measure a finished run and write evaluation.json in it."""
+    if zero_shot_root is not None and not zero_shot:
+        raise InputError(
+            f"--zero-shot-root {zero_shot_root} is where texts are that --zero-shot names; name some, e.g. ptb"
+        )
     of, _ = opened(run)
     from vadd.evaluate import evaluate as measured
     from vadd.report import about_data
@@ -260,11 +270,11 @@ def compare(
     recipe: Recipe,
     *,
     methods: Methods = ("vadd", "mdm", "mdm-matched"),
-    seeds: Annotated[int, Field(ge=1, description="runs of each method")] = 5,
+    seeds: Annotated[int, Field(ge=1, lt=MANY, description="runs of each method")] = 5,
     steps: StepsList | None = None,
     out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
     budget: Annotated[Literal["examples", "seconds"], Field(description="what all get equally much of")] = "examples",
-    jobs: Annotated[int | None, Field(ge=1, description="runs at a time; default one a core")] = None,
+    jobs: Annotated[int | None, Field(ge=1, lt=MANY, description="runs at a time; default one a core")] = None,
     **changes: object,
 ) -> None:
     """Train what is missing, measure all alike, test the differences; writes comparison.json and report.html."""
@@ -293,23 +303,25 @@ def encode(
     """Write the posterior of the latents, z given x; and draw it: projections, interpolations, walks, correlations."""
     import numpy as np
 
-    from vadd.run import atomic, require_folder
+    from vadd.run import atomic, require_file
 
     if out.suffix != ".npz":
         raise InputError(f"encodings are written as .npz, got {str(out)!r}")
-    require_folder(out)
+    require_file(out)
     of, source = opened(run)
     if input is not None:
         source.read(input)
     from vadd.use import encode as encoded
 
     arrays = encoded(of, input=input, split=split)
+    if figures is not None:
+        from vadd.latent_figures import draw_latents, require_drawable
+
+        require_drawable(figures, len(arrays["x"]))
     with atomic(out) as path:
         np.savez(path, **arrays)
     print(f"wrote {out}: {', '.join(arrays)}")
     if figures is not None:
-        from vadd.latent_figures import draw_latents
-
         for path in draw_latents(of, figures, split=split, input=input):
             print(f"wrote {path}")
 
@@ -353,8 +365,8 @@ def opened(path: Path, out: Path | None = None):
     return run, source
 
 
-def watched(drawn: Callable, source, start, watch: bool, out: Path | None) -> None:
-    """Deliver what `drawn` draws, given a callback of `vadd.sample`, from `start` on (-1: to be drawn)."""
+def watched(drawn: Callable, source, start: Callable, watch: bool, out: Path | None) -> None:
+    """Deliver what `drawn` draws, given a callback of `vadd.sample`, from what `start` gives on (-1: to be drawn)."""
     animate = out is not None and out.suffix == ".gif"
     if not (watch or animate):
         deliver(drawn(None), source, out)
@@ -363,6 +375,7 @@ def watched(drawn: Callable, source, start, watch: bool, out: Path | None) -> No
 
     from vadd.watch import Watch, write_animation
 
+    start = start()
     with Watch(source, np.where(start < 0, source.vocab_size, start), live=watch) as seen:
         x = drawn(seen)
     if animate:
@@ -488,5 +501,31 @@ def main(argv: list[str] | None = None) -> int:
         code, sentence = 2, reason(error)
     except InputError as error:
         code, sentence = 2, str(error)
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if not too_large(error):
+            raise
+        code, sentence = 2, TOO_LARGE
     print(f"vadd: {sentence}", file=sys.stderr)
     return code
+
+
+TOO_LARGE = (
+    "this does not fit into memory; ask for less at once: fewer samples (--num) or particles, in training a smaller "
+    "--train.batch, a smaller network, or a UNet's --network.recompute true"
+)
+
+
+def too_large(error: Exception) -> bool:
+    """Whether it says that memory was wanting, or was never going to be enough. torch has no exception of its own for
+    that on a CPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        known in said
+        for known in (
+            "allocate memory",
+            "out of memory",
+            "Storage size calculation overflowed",
+            "too large to convert",
+            "overflow when unpacking long",
+        )
+    )

@@ -35,6 +35,14 @@ def number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+MANY = 2**31  # of what is held in memory or gone through one by one
+Size = Annotated[int, Field(ge=0, lt=MANY)]
+Count = Annotated[int, Field(ge=1, lt=MANY)]
+Depth = Annotated[int, Field(ge=1, le=1000)]  # residual blocks
+MOST_STEPS = 1_000_000
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]  # T, network calls for a sample
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -95,7 +103,7 @@ class CustomSource(Frozen):
 
     kind: Literal["array", "csv", "text"]
     path: str = Field("", description="the file: .npy of integers, .csv with a header, or .txt with one item a line")
-    length: int = Field(0, ge=0, description="text only: characters kept of a line; 0 takes the longest line")
+    length: Size = Field(0, description="text only: characters kept of a line; 0 takes the longest line")
 
 
 class CorpusSource(Frozen):
@@ -121,7 +129,7 @@ class CorpusSource(Frozen):
         "characters", description="characters, bytes, bpe, gpt2, bert-base-uncased, or the folder of one"
     )
     vocab: int = Field(4096, ge=257, le=65_536, description="bpe only: tokens, of which 256 are bytes")
-    length: int = Field(64, ge=2, description="tokens of an example")
+    length: int = Field(64, ge=2, lt=MANY, description="tokens of an example")
     packing: Literal["wrap", "pad"] = Field(
         "wrap", description="wrap: documents one after another, cut into blocks; pad: each an example, cut or filled up"
     )
@@ -149,32 +157,31 @@ class MLP(Frozen):
     """Residual MLP over all positions at once, for short token vectors."""
 
     kind: Literal["mlp"] = "mlp"
-    width: int = Field(256, ge=2)
-    blocks: int = Field(4, ge=1)
-    embedding: int = Field(16, ge=1, description="numbers that stand for one token")
+    width: int = Field(256, ge=2, lt=MANY)
+    blocks: Depth = 4
+    embedding: Count = Field(16, description="numbers that stand for one token")
     levels: bool = Field(False, description="tokens are quantities: at first, levels that are close are alike")
     dropout: float = Field(0.0, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
-    classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
+    classes: Size = Field(0, description="above 0, the denoiser reads which of that many classes an example is of")
 
 
 class UNet(Frozen):
     """The UNet of variational diffusion models, for images of shape (H, W) or (C, H, W)."""
 
     kind: Literal["unet"] = "unet"
-    channels: int = Field(128, ge=4)
-    blocks: int = Field(32, ge=1, description="residual blocks on the way down; one more on the way up")
-    heads: int = Field(1, ge=1, description="of the attention in the middle")
-    down: int = Field(0, ge=0, description="halvings of the resolution; 0 is the paper's")
-    map: int = Field(
+    channels: int = Field(128, ge=4, lt=MANY)
+    blocks: Depth = Field(32, description="residual blocks on the way down; one more on the way up")
+    heads: Count = Field(1, description="of the attention in the middle")
+    down: Size = Field(0, description="halvings of the resolution; 0 is the paper's")
+    map: Size = Field(
         0,
-        ge=0,
         description="above 0, z is also so many numbers a pixel, by an MLP, and an MLP over pixels recognises it",
     )
     levels: bool = Field(False, description="tokens are quantities: at first, levels that are close are alike")
     dropout: float = Field(0.1, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
-    classes: int = Field(0, ge=0, description="above 0, the denoiser reads which of that many classes an example is of")
+    classes: Size = Field(0, description="above 0, the denoiser reads which of that many classes an example is of")
     recompute: bool = Field(
         False, description="blocks are computed again in the backward pass: slower, far less memory"
     )
@@ -184,15 +191,15 @@ class DiT(Frozen):
     """Transformer over tokens, for text. The defaults have the field's size."""
 
     kind: Literal["dit"] = "dit"
-    width: int = Field(768, ge=2, description="a multiple of twice the heads")
-    blocks: int = Field(12, ge=1)
-    heads: int = Field(12, ge=1)
-    condition: int = Field(128, ge=1, description="numbers that z and t become before they modulate the blocks")
+    width: int = Field(768, ge=2, lt=MANY, description="a multiple of twice the heads")
+    blocks: Depth = 12
+    heads: Count = 12
+    condition: Count = Field(128, description="numbers that z and t become before they modulate the blocks")
     dropout: float = Field(0.1, ge=0, lt=1)
     time: bool = Field(False, description="the networks read t")
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     tie: bool = Field(False, description="the output layer is the table of embeddings")
-    near: int = Field(0, ge=0, description="embeddings also read those of so many positions on either side")
+    near: Size = Field(0, description="embeddings also read those of so many positions on either side")
 
 
 Network = Annotated[MLP | UNet | DiT, Field(discriminator="kind")]
@@ -201,20 +208,18 @@ Network = Annotated[MLP | UNet | DiT, Field(discriminator="kind")]
 class Latent(Frozen):
     """z, of `dim` numbers, and its prior; `dim` 0 is masked diffusion."""
 
-    dim: int = Field(2, ge=0)
+    dim: Size = 2
     prior: Literal["standard", "mixture", "state", "chain"] = Field(
         "standard",
         description="mixture: of Gaussians, learned; state (MLP only): a Gaussian read off x_t, `slots` of them a ladder; "
         "chain: `slots` z one by one",
     )
-    components: int = Field(64, ge=1, description="mixture only: how many Gaussians; 1 is N(0, I)")
-    slots: int = Field(0, ge=0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
+    components: Count = Field(64, description="mixture only: how many Gaussians; 1 is N(0, I)")
+    slots: Size = Field(0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )
-    until: int = Field(
-        0, ge=0, description="where networks read T: above that many steps there is no z; 0: at any number"
-    )
+    until: Size = Field(0, description="where networks read T: above that many steps there is no z; 0: at any number")
     recognition: float = Field(
         1.0, gt=0, le=1, description="width of the recognition network, in widths of the denoiser"
     )
@@ -234,11 +239,10 @@ class Objective(Frozen):
         0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0 to 1"
     )
     kl_power: float = Field(1.0, gt=0, description="it rises as (step / warm-up)^power")
-    kl_cycles: int = Field(1, ge=1, description="rises within that part; above 1, each is followed by a rest at 1")
+    kl_cycles: Count = Field(1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
-    particles: int = Field(
+    particles: Count = Field(
         1,
-        ge=1,
         description="above 1, after the warm-up, the importance-weighted objective, of delbo and persistent; this in "
         "min(T, L) network calls",
     )
@@ -247,7 +251,7 @@ class Objective(Frozen):
         ge=1,
         description="of those: corruptions of an example, each at its own T; 1.5: of every second example two",
     )
-    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    steps: tuple[Steps, ...] = Field(
         (1, 2, 4, 8, 16, 64),
         min_length=1,
         description="of persistent, reweighted, step-aware: numbers of steps T that are trained, drawn evenly",
@@ -255,23 +259,23 @@ class Objective(Frozen):
 
 
 class Train(Frozen):
-    steps: int = Field(6000, ge=1)
-    batch: int = Field(1024, ge=1, description="examples a step, over all devices")
+    steps: Count = 6000
+    batch: Count = Field(1024, description="examples a step, over all devices")
     lr: float = Field(1e-3, gt=0)
     final_lr: float = Field(1e-5, ge=0, description="the cosine decay ends here; equal to lr: constant")
-    lr_warmup: int = Field(100, ge=0)
+    lr_warmup: Size = 100
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    devices: int = Field(1, ge=1, description="processes on this machine, each with its share of the batch")
+    devices: Count = Field(1, description="processes on this machine, each with its share of the batch")
     precision: Literal["32", "medium", "bf16"] = Field(
         "medium", description="medium: float32, with bfloat16 inside matrix products where that is faster"
     )
-    log_every: int = Field(100, ge=1)
-    validate_every: int = Field(1000, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)
+    log_every: Count = 100
+    validate_every: Count = 1000
+    checkpoint_every: Count = 1000
 
 
 Latents = Literal["fresh", "fixed", "shared", "mean", "zero"]
@@ -299,10 +303,10 @@ class Sampling(Frozen):
 
 
 class Evaluation(Frozen):
-    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 5, 10, 50), min_length=1)
-    num: int = Field(100_000, ge=2, description="samples drawn for each number of steps")
-    held_out: int = Field(2000, ge=2, description="held-out examples for the likelihood")
-    particles: int = Field(16, ge=1, description="importance samples K of the likelihood")
+    steps: tuple[Steps, ...] = Field((1, 2, 5, 10, 50), min_length=1)
+    num: int = Field(100_000, ge=2, lt=MANY, description="samples drawn for each number of steps")
+    held_out: int = Field(2000, ge=2, lt=MANY, description="held-out examples for the likelihood")
+    particles: Count = Field(16, description="importance samples K of the likelihood")
     proposal: Literal["recognition", "step", "mixture", "step-mixture"] = Field(
         "mixture", description="where they come from; any gives a bound, this one was the tightest (docs/likelihood.md)"
     )
@@ -310,7 +314,7 @@ class Evaluation(Frozen):
         "auto", description="of features that samples are compared in; auto: a classifier where there are labels"
     )
     extractor_weights: str | None = Field(None, description="inception only: file of its weights; default: fetched")
-    batch: int = Field(10_000, ge=1, description="rows that pass the network at once; does not change results")
+    batch: Count = Field(10_000, description="rows that pass the network at once; does not change results")
     valid: bool = Field(False, description="text only: also the perplexity of the validation part")
     scorer: str = Field(
         "",

@@ -98,6 +98,11 @@ def evaluate(
     options = options_of(run, sampling)
     extractor = extractor or of.evaluation.extractor
     weights = extractor_weights or of.evaluation.extractor_weights
+    if extractor_weights is not None and extractor != "inception":
+        raise InputError(
+            f"extractor_weights are of inception, got {extractor_weights} with extractor {extractor}; add "
+            "--extractor inception, or leave them out"
+        )
     scorer = of.evaluation.scorer if scorer is None else scorer
     judge_of_text = chosen_scorer(scorer, model.device) if scorer else None
     panel = judges(source, num, extractor, weights, model.device, judge_of_text)

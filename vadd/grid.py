@@ -142,6 +142,8 @@ class LearnedGrid:
         return [*between, 0.0]
 
     def __post_init__(self):
+        if not self.times:
+            raise InputError("a learned grid must have times, got none")
         for T, grid in enumerate(self.times, 1):
             falls = all(t > s for t, s in itertools.pairwise(grid))
             if len(grid) != T + 1 or not falls or (grid[0], grid[-1]) != (1, 0):

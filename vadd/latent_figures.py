@@ -38,7 +38,7 @@ from vadd.model import MaskedDiffusion
 from vadd.run import Run, atomic, require_folder
 from vadd.use import encode, load
 
-__all__ = ["correlation", "decode", "draw_latents", "principal"]
+__all__ = ["correlation", "decode", "draw_latents", "principal", "require_drawable"]
 
 EXAMPLES = 5000  # encodings that are drawn, at most; and draws of p(z), and of q(z)
 NEIGHBOURS = 2000  # of these enter t-SNE, whose cost grows faster than their number
@@ -127,12 +127,10 @@ def draw_latents(
     directory = Path(directory)
     require_folder(directory)
     model, source = load(run)
-    of = replace(encoded(run, source, split=split, input=input, seed=seed), prior=mixture(model))
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"could not make the folder {directory}: {error.strerror}; give another") from error
-
+    found = encode(run, input=input, split=split)
+    require_drawable(directory, len(found["x"]))
+    origin = f"examples of the {split} split" if input is None else "given examples"
+    of = replace(encoded(found, source, origin, seed), prior=mixture(model))
     fine = isinstance(source.show(of.x[:1]), Picture) and source.shape == (2,)
     points = (STEPS - 1) * FINE + 1 if fine else STEPS
     batch = run.experiment.evaluation.batch
@@ -158,16 +156,22 @@ def put(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def encoded(run: Run, source: Source, *, split: str, input: str | None, seed: int) -> Encoded:
-    """At most EXAMPLES of them. Raises InputError for a single one, or as `use.encode` does."""
-    found = encode(run, input=input, split=split)
-    num = len(found["x"])
+def require_drawable(directory: Path, num: int) -> None:
+    """Make the folder of the figures of `num` examples. Raises InputError if it cannot be made, or for a single example."""
     if num < 2:
-        raise InputError(f"the latent is drawn from at least 2 data points, got {num} in {input or split}")
-    rows = np.random.default_rng([seed, 0]).permutation(num)[:EXAMPLES]
+        raise InputError(f"the latent is drawn from at least 2 data points, got {num}; give more")
+    require_folder(directory)
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"could not make the folder {directory}: {error.strerror}; give another") from error
+
+
+def encoded(found: dict[str, np.ndarray], source: Source, origin: str, seed: int) -> Encoded:
+    """At most EXAMPLES of what `use.encode` found."""
+    rows = np.random.default_rng([seed, 0]).permutation(len(found["x"]))[:EXAMPLES]
     mean, std = (found[name][rows].astype(np.float64) for name in ("mean", "std"))
     x, labels = found["x"][rows], found["labels"][rows] if "labels" in found else None
-    origin = f"examples of the {split} split" if input is None else "given examples"
     return Encoded(mean, std, x, labels, colours(x, labels, source.vocab_size), origin)
 
 

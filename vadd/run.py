@@ -37,7 +37,17 @@ from vadd.overrides import sentence
 if TYPE_CHECKING:
     from vadd.data import Picture, Source
 
-__all__ = ["SHADES", "Run", "atomic", "check_suffix", "preview", "require_folder", "write_picture", "write_samples"]
+__all__ = [
+    "SHADES",
+    "Run",
+    "atomic",
+    "check_suffix",
+    "preview",
+    "require_file",
+    "require_folder",
+    "write_picture",
+    "write_samples",
+]
 
 
 SHADES = " .:-=+*#%@"
@@ -60,7 +70,7 @@ def atomic(path: Path) -> Iterator[Path]:
         # safetensors has an exception of its own for a full disk
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             why = getattr(error, "strerror", None) or error
-            kept = "; the old file is unchanged" if path.exists() else ""
+            kept = "; the old file is unchanged" if path.is_file() else ""
             raise InputError(f"could not write {path}: {why}{kept}") from error
         raise
     finally:
@@ -206,12 +216,23 @@ class Run:
 
     def remember(self, **facts: object) -> None:
         """Add to `environment.json` what is known only when training begins."""
-        self.write_json(self.environment, json.loads(self.environment.read_bytes()) | facts)
+        self.write_json(self.environment, self.known() | facts)
+
+    def known(self) -> dict:
+        """What is in `environment.json`, nothing if it is not there. Raises InputError if it is damaged."""
+        if not self.environment.is_file():
+            return {}
+        try:
+            return dict(json.loads(self.environment.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.environment} is damaged ({error}); put it back, or remove it: the run is usable without"
+            ) from None
 
     def require_data(self, source: "Source") -> None:
         """Raises InputError where a user's data have changed since training: its tokens would mean something else, and
         what was learned from might be tested on."""
-        was = json.loads(self.environment.read_bytes()).get("data") if self.environment.is_file() else None
+        was = self.known().get("data")
         if was and was != getattr(source, "fingerprint", None):
             raise InputError(
                 f"the data of {self.path} have changed since it was trained; put them back, or train it again"
@@ -274,7 +295,14 @@ def check_suffix(path: Path, source: "Source") -> None:
     fitting = suffixes(source)
     if path.suffix not in fitting:
         raise InputError(f"samples of this source are written as {', '.join(fitting)}, got {str(path)!r}")
+    require_file(path)
+
+
+def require_file(path: Path) -> None:
+    """Raises InputError unless a file could be written to `path`: its folder exists, and it is none itself."""
     require_folder(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it to write to")
 
 
 def require_folder(path: Path) -> None:

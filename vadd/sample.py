@@ -121,13 +121,17 @@ def require_temperature(name: str, value: float) -> None:
 
 
 def require_label(model: MaskedDiffusion, label: int, guidance: float) -> None:
-    if label >= model.classes:
-        known = f"labels are 0 to {model.classes - 1}" if model.classes else "this model reads no classes"
-        raise InputError(f"{known}, got label {label}; train with --network.classes N for a model that reads N of them")
-    if not 0 <= guidance < math.inf or (guidance and label < 0):
+    if label >= 0 and not model.classes:
         raise InputError(
-            f"guidance must be a number of at least 0, and goes with a label, got {guidance} and label {label}"
+            f"this model reads no classes, got label {label}; leave it out, or, where the data have labels, train with "
+            "--network.classes and their number"
         )
+    if label >= model.classes > 0:
+        raise InputError(f"label must be one of 0 to {model.classes - 1}, the classes of this model, got {label}")
+    if not 0 <= guidance < math.inf:
+        raise InputError(f"guidance must be a number of at least 0, got {guidance}")
+    if guidance and label < 0:
+        raise InputError(f"guidance is towards a label, got {guidance:g} without one; give a label, or guidance 0")
 
 
 def token_logits(

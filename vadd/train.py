@@ -293,10 +293,8 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     elif not quiet:
         callbacks.append(Lines())
     checkpoint = run.last_checkpoint() if resume else None
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True) if checkpoint else {"global_step": 0}
+    saved = restored(checkpoint, model) if checkpoint else {"global_step": 0}
     if saved["global_step"] >= of.steps:  # stopped between the last checkpoint and the weights: nothing left to train
-        averaged = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
-        model.load_state_dict(averaged)
         save_weights(run, model)
         return
     run.truncate_metrics(saved["global_step"])
@@ -330,6 +328,26 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
         save_weights(run, model)
+
+
+def restored(checkpoint: Path, model: torch.nn.Module) -> dict:
+    """What is in a checkpoint; the model gets its averaged weights. Raises InputError if it is damaged, or of another
+    model."""
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        averaged = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
+    except Exception as error:  # zip, pickle, and torch have each their own
+        raise InputError(
+            f"{checkpoint} is damaged ({type(error).__name__}); remove it, and the run begins again from step 0"
+        ) from error
+    try:
+        model.load_state_dict(averaged)
+    except RuntimeError as error:
+        raise InputError(
+            f"{checkpoint} is of another model than config.json is, which was changed since; put that back, or begin "
+            "another run"
+        ) from error
+    return saved
 
 
 def save_weights(run: Run, model: torch.nn.Module) -> None:

@@ -195,7 +195,9 @@ class Corpus:
             number = re.fullmatch(r"\[MASK(?::(\d{1,9}))?\]", mask[0])
             masks = int(number[1] or 1) if number else 0
             if masks < 1 or (number and number[1] and int(number[1]) < 1):
-                raise InputError(f"{mask[0]!r} in {text[:40]!r} is no number of masks; write [MASK:12], from 1 on")
+                raise InputError(
+                    f"{mask[0]!r} in {text[:40]!r} is no number of masks; write [MASK:12], from 1 to {self.length}"
+                )
             if masks > self.length:
                 raise self.too_long(len(tokens) + masks, text)
             tokens, start = tokens + [-1] * masks, mask.end()
@@ -211,7 +213,9 @@ class Corpus:
         tokens = of.encode(piece.removesuffix(" ") if of.subwords and before_mask else piece)
         if of.unknown is not None and of.unknown in tokens:
             strange = next((c for c in piece if of.unknown in of.encode(c)), piece)
-            raise InputError(f"{strange!r} in {text[:40]!r} has no token in {of.name}, which is of the training text")
+            raise InputError(
+                f"{strange!r} in {text[:40]!r} has no token in {of.name}, which is of the training text; write it otherwise"
+            )
         return tokens
 
     def too_long(self, tokens: int, text: str) -> InputError:

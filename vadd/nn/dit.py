@@ -141,7 +141,9 @@ class Past:
         self.length, self.filled, self.kept = length, 0, None
 
     def extended(self, k: Tensor, v: Tensor) -> Tensor:
-        """Those of all positions, (2, B, heads, L, d), when these have come."""
+        """Those of all positions, (2, B, heads, L, d), when these have come: all at once, or one after another."""
+        if self.filled and k.shape[2] > 1:
+            raise ValueError(f"after the first call positions come one at a time, got {k.shape[2]}")
         if self.kept is None:
             self.kept = k.new_empty(2, *k.shape[:2], self.length, k.shape[3])
         start, self.filled = self.filled, self.filled + k.shape[2]
@@ -278,7 +280,7 @@ class DiTDenoiser(nn.Module):
     embeddings. `near`: an embedding is given those of so many positions on either side (causal: before it). At some
     positions alone, the output layer is evaluated there only: with a large vocabulary it is much of the work.
 
-    Raises InputError unless the width is a multiple of twice the heads.
+    Raises InputError unless the width is a multiple of twice the heads, and `near` below the number of positions.
     """
 
     def __init__(
@@ -303,6 +305,10 @@ class DiTDenoiser(nn.Module):
         causal: bool = False,
     ):
         super().__init__()
+        if near and near >= torch.Size(shape).numel():
+            raise InputError(
+                f"network.near must be below the {torch.Size(shape).numel()} tokens of an example, got {near}"
+            )
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.slots = slots if latent_dim else 0
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
