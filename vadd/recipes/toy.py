@@ -18,8 +18,9 @@ __all__ = [
 
 def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
-    of two numbers is enough to say where on the plane the point lies. After the warm-up, four importance-weighted
-    particles: a long thin strip is hard to cut into Gaussians, and they ask less of the posterior."""
+    of two numbers is enough to say where on the plane the point lies, one of four leaves a long thin strip room to be laid
+    out without folds. After the warm-up, four importance-weighted particles: a strip is hard to cut into Gaussians, and they
+    ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; 8000 steps of 256, 2 to 3 minutes; {reached}",
@@ -37,7 +38,7 @@ def checkerboard() -> Experiment:
 
 
 def swissroll() -> Experiment:
-    return plane("swissroll", "a rolled-up strip", "JS in 1 step: .008, vadd-plus .005, mdm .377")
+    return plane("swissroll", "a rolled-up strip", "JS in 1 step: .008, vadd-plus .005, mdm .377", latent=4)
 
 
 def circles() -> Experiment:
@@ -54,11 +55,11 @@ def moons() -> Experiment:
 
 
 def pinwheel() -> Experiment:
-    return plane("pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .010, mdm .256")
+    return plane("pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .010, mdm .256", latent=4)
 
 
 def spirals() -> Experiment:
-    return plane("spirals", "two spiral arms")
+    return plane("spirals", "two spiral arms", latent=4)
 
 
 def bits(
