@@ -141,6 +141,17 @@ def test_a_damaged_evaluation_is_measured_again(tmp_path, text):
     assert not module.is_measured(run)
 
 
+@pytest.mark.parametrize(
+    "change", [{"parameters": None}, {"entropy": None}, {"floor": None}, {"steps": {"1": 3, "2": 3}}]
+)
+def test_an_evaluation_without_what_a_comparison_reads_is_measured_again(tmp_path, change):
+    run = measured(Run.create(tmp_path / "run", tiny()))
+    (name, value), found = next(iter(change.items())), json.loads(run.evaluation.read_text())
+    found.pop(name)
+    run.write_json(run.evaluation, found if value is None else found | change)
+    assert not module.is_measured(run)
+
+
 def summarised(tmp_path, make, methods=("vadd", "mdm"), seeds=3):
     """The summary of runs that `make(run, method, seed)` has measured."""
     planned = plan(tiny(), list(methods), seeds)
@@ -171,9 +182,15 @@ def test_examples_that_do_not_pair_are_left_out(tmp_path, what):
     assert not any("examples" in t for t in summarised(tmp_path, make)["tests"])
 
 
-def test_a_damaged_file_of_likelihoods_is_told(tmp_path):
+def one_array() -> bytes:
+    np.save(file := io.BytesIO(), np.zeros(3))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"PK no zip", one_array()])
+def test_a_damaged_file_of_likelihoods_is_told(tmp_path, content):
     def make(run, method, seed):
-        measured(run).likelihoods.write_bytes(b"PK no zip")
+        measured(run).likelihoods.write_bytes(content)
         return run
 
     with pytest.raises(InputError, match=r"likelihoods.npz is damaged.*vadd evaluate"):
@@ -242,6 +259,14 @@ def test_in_equal_time_the_cheaper_method_takes_more_steps_and_a_second_call_mea
     assert [methods for methods, _ in timed] == [["vadd", "mdm"]]
     # The first method is the measure: it keeps its steps.
     assert in_time(tmp_path / "turned", ["mdm", "vadd"])["steps"] == {"mdm": 20, "vadd": 10}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"seconds_per_step": {"vadd": 0}, "steps": {"vadd": 1}}'])
+def test_a_damaged_budget_is_told(tmp_path, timed, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "budget.json").write_text(text)
+    with pytest.raises(InputError, match=r"budget.json is damaged; remove it to measure anew"):
+        in_time(tmp_path / "out")
 
 
 def test_a_budget_of_something_else_is_told(tmp_path, timed):

@@ -88,8 +88,8 @@ def test_a_mask_may_be_an_array_or_a_picture(here):
     [
         ("bottom", (4, 5), "mask must be one of lower, upper, left, right, center, every2, or a .npy or .png file"),
         ("lower", (8,), r"mask lower is for images; of examples of shape \(8,\) a mask is a .npy"),
-        ("small.npy", (4, 5), r"must be 0 and 1 of shape \(4, 5\), got \(2, 2\)"),
-        ("three.npy", (4, 5), r"must be 0 and 1 of shape \(4, 5\), got \(4, 5\) with 3 to 3"),
+        ("small.npy", (4, 5), r"must have shape \(4, 5\), got \(2, 2\)"),
+        ("three.npy", (4, 5), "must be 0 and 1, got 3 to 3"),
         ("none.npy", (4, 5), "there is no file none.npy"),
         ("small.png", (4, 5), "must have 5 x 4 pixels, got 2 x 2"),
         ("none.png", (4, 5), "there is no file none.png"),

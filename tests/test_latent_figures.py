@@ -163,7 +163,7 @@ def test_the_folder_must_be_possible(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         draw_latents(run, tmp_path / "no" / "z")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="could not make the folder"):
+    with pytest.raises(InputError, match="file is a file, and figures need a folder"):
         draw_latents(run, tmp_path / "file", input="00;11")
 
 

@@ -91,9 +91,10 @@ def test_a_half_written_line_is_left_out_and_forgotten_at_resume(run):
 
 
 def test_a_damaged_line_in_the_middle_is_not_passed_over(run):
-    run.log_file.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(InputError, match="damaged"):
-        run.metrics()
+    for line in ("nonsense", "3", "{}", '{"step": "a"}', '{"step": 1, "seconds": NaN}'):
+        run.log_file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+        with pytest.raises(InputError, match=r"line 2 of .*metrics.jsonl is damaged: .*; remove it"):
+            run.metrics()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -38,10 +38,6 @@ def source(of: config.Source) -> Source:
             return data.Cifar10(of.root, of.form)
         case config.CustomSource() if not of.path:
             raise InputError(f"a custom.{of.kind} source needs a file, give it with --source.path FILE")
-        case config.CustomSource() if of.length and of.kind != "text":
-            raise InputError(
-                f"source.length is of lines of text, got {of.length} for a custom.{of.kind} source; leave it out"
-            )
         case config.CustomSource(kind="array"):
             return data.Array(of.path)
         case config.CustomSource(kind="csv"):
@@ -164,18 +160,6 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
         )
-    classes, label = getattr(of.network, "classes", 0), of.sampling.label
-    if label >= classes:
-        reads = f"reads labels 0 to {classes - 1}" if classes else "reads none"
-        raise InputError(
-            f"sampling.label is {label}, and the network {reads}; take --sampling.label -1, or set --network.classes to "
-            "the number of classes of the data"
-        )
-    if of.sampling.guidance and label < 0:
-        raise InputError(
-            f"sampling.guidance goes with a label, got {of.sampling.guidance:g} without; give --sampling.label too, or "
-            "take --sampling.guidance 0"
-        )
     told = getattr(of.network, "steps", False) and of.objective.kind not in ("delbo", "ar")
     if told and of.sampling.grid == "learned":
         raise InputError(
@@ -189,6 +173,32 @@ def require_able(of: config.Experiment) -> None:
         )
 
 
+def require_of_use(of: config.Experiment) -> None:
+    """Raises InputError for settings that could only be in vain: told before training, and not of a run that is there."""
+    classes, sampling = getattr(of.network, "classes", 0), of.sampling
+    if sampling.label >= classes > 0:
+        raise InputError(f"sampling.label must be one of 0 to {classes - 1}, the classes, got {sampling.label}")
+    if not classes and (sampling.label >= 0 or sampling.guidance):
+        option = (
+            f"sampling.label is {sampling.label}"
+            if sampling.label >= 0
+            else f"sampling.guidance is {sampling.guidance:g}"
+        )
+        remedy = "leave it out"
+        if hasattr(of.network, "classes"):
+            remedy += ", or, where the data have labels, set --network.classes to their number"
+        raise InputError(f"{option}, and the network reads no classes; {remedy}")
+    if isinstance(of.source, config.CustomSource) and of.source.length and of.source.kind != "text":
+        raise InputError(
+            f"source.length is of lines of text, got {of.source.length} for a custom.{of.source.kind} source; leave it out"
+        )
+    if of.evaluation.extractor_weights and of.evaluation.extractor != "inception":
+        raise InputError(
+            f"evaluation.extractor_weights are of inception, got {of.evaluation.extractor_weights} with "
+            f"{of.evaluation.extractor}; add --evaluation.extractor inception, or leave them out"
+        )
+
+
 def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     """The experiment by a method. `mdm-matched` is as wide as VADD with the experiment's latents has parameters; changes
     it is written with are made to both. Raises InputError as `with_method` does, for a change of that width, for a network
@@ -197,6 +207,7 @@ def by_method(experiment: config.Experiment, method: str) -> config.Experiment:
     name, changes = parsed(method)
     of = with_method(experiment, method)
     require_able(of)
+    require_of_use(of)
     if of.latent.dim and of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1:
         if round(of.objective.kl_warmup * of.train.steps) >= of.train.steps:
             raise InputError(

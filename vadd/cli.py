@@ -22,7 +22,7 @@ from pydantic import Field
 from vadd import __version__, build
 from vadd.arguments import call, columns
 from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler
-from vadd.errors import InputError
+from vadd.errors import InputError, too_large
 from vadd.overrides import fields, override
 from vadd.recipes import METHODS, RECIPES, parsed, with_method
 from vadd.recipes import recipe as made
@@ -182,7 +182,7 @@ def fill(
     from vadd.data.inpainting import beside, examples, hidden
     from vadd.run import write_picture
 
-    of, source = opened(run, out)
+    of, source = opened(run, out, given, mask)
     whole = examples(source, given)
     known = whole if mask is None else hidden(source, whole, mask)
     if not (known < 0).any():
@@ -270,7 +270,7 @@ def compare(
     recipe: Recipe,
     *,
     methods: Methods = ("vadd", "mdm", "mdm-matched"),
-    seeds: Annotated[int, Field(ge=1, lt=MANY, description="runs of each method")] = 5,
+    seeds: Annotated[int, Field(ge=1, le=1000, description="runs of each method")] = 5,
     steps: StepsList | None = None,
     out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
     budget: Annotated[Literal["examples", "seconds"], Field(description="what all get equally much of")] = "examples",
@@ -307,7 +307,9 @@ def encode(
 
     if out.suffix != ".npz":
         raise InputError(f"encodings are written as .npz, got {str(out)!r}")
-    require_file(out)
+    require_file(out, *filter(None, (input,)))
+    if figures == out:
+        raise InputError(f"--figures is a folder and --out a file, got {out} for both; give another")
     of, source = opened(run)
     if input is not None:
         source.read(input)
@@ -353,15 +355,16 @@ def require_same(run, names: dict[str, str | None], changes: dict[str, object]) 
             raise InputError(f"{was}, not {of(here)}; leave that out, or begin another run")
 
 
-def opened(path: Path, out: Path | None = None):
-    """(finished run, its source), with `out` known to be writable before any work."""
+def opened(path: Path, out: Path | None = None, *read: str | None):
+    """(finished run, its source), with `out` known to be writable before any work, and to be none of what is `read`."""
     from vadd.run import Run, check_suffix
 
     run = Run.open(path)
     run.require_finished()
     source = build.source(run.experiment.source)
     if out is not None:
-        check_suffix(out, source)
+        own = getattr(run.experiment.source, "path", None)
+        check_suffix(out, source, *filter(None, (own, *read)))
     return run, source
 
 
@@ -501,31 +504,16 @@ def main(argv: list[str] | None = None) -> int:
         code, sentence = 2, reason(error)
     except InputError as error:
         code, sentence = 2, str(error)
-    except (MemoryError, OverflowError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not too_large(error):
             raise
-        code, sentence = 2, TOO_LARGE
+        said = (str(error).splitlines() or ["nothing is left"])[0]
+        code, sentence = 2, f"this does not fit into memory ({said.strip().rstrip('.')}); {SMALLER}"
     print(f"vadd: {sentence}", file=sys.stderr)
     return code
 
 
-TOO_LARGE = (
-    "this does not fit into memory; ask for less at once: fewer samples (--num) or particles, in training a smaller "
-    "--train.batch, a smaller network, or a UNet's --network.recompute true"
+SMALLER = (
+    "ask for less at once: fewer samples (--num) or particles, in training a smaller --train.batch or network, or a UNet's "
+    "--network.recompute true"
 )
-
-
-def too_large(error: Exception) -> bool:
-    """Whether it says that memory was wanting, or was never going to be enough. torch has no exception of its own for
-    that on a CPU."""
-    said = str(error)
-    return isinstance(error, MemoryError) or any(
-        known in said
-        for known in (
-            "allocate memory",
-            "out of memory",
-            "Storage size calculation overflowed",
-            "too large to convert",
-            "overflow when unpacking long",
-        )
-    )

@@ -165,6 +165,20 @@ def require_no_steps_of_their_own(methods: list[str]) -> None:
             raise InputError(f"a budget in seconds is what sets train.steps, so leave that out of method {method!r}")
 
 
+def paces(path: Path) -> dict:
+    """What `paced` kept. Raises InputError if it is damaged."""
+    try:
+        kept = json.loads(path.read_text())
+        if (
+            all(seconds > 0 for seconds in kept["seconds_per_step"].values())
+            and kept["steps"].keys() >= kept["seconds_per_step"].keys()
+        ):
+            return kept
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise InputError(f"{path} is damaged; remove it to measure anew, or give another --out")
+
+
 def paced(
     planned: dict[tuple[str, int], Experiment], path: Path, jobs: int | None
 ) -> dict[tuple[str, int], Experiment]:
@@ -175,7 +189,7 @@ def paced(
     by_method: dict[str, Experiment] = {}  # its first seed
     for (method, _), of in planned.items():
         by_method.setdefault(method, of)
-    kept = json.loads(path.read_text()) if path.exists() else None
+    kept = paces(path) if path.exists() else None
     seconds = kept["seconds_per_step"] if kept else measured_seconds(by_method, shares(len(planned), jobs)[1])
     if missing := by_method.keys() - seconds.keys():
         names = ", ".join(sorted(missing))
@@ -240,7 +254,10 @@ def is_measured(run: Run) -> bool:
     try:
         found = json.loads(run.evaluation.read_text())
         settings = EARLIER | found["settings"]
-        return set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= settings.items()
+        whole = found.keys() >= {"parameters", "entropy", "floor"} and all(
+            "nelbo" in of for of in found["steps"].values()
+        )
+        return whole and set(map(str, of.steps)) == set(found["steps"]) and asked.items() <= settings.items()
     except (ValueError, KeyError, TypeError):  # it is no evaluation
         return False
 
@@ -329,7 +346,7 @@ def per_example(runs: Iterable[Run]) -> dict[str, np.ndarray]:
         try:
             with np.load(run.likelihoods, allow_pickle=False) as arrays:
                 found.append(dict(arrays))
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
             raise InputError(
                 f"{run.likelihoods} is damaged: {error}; write it again with: vadd evaluate {run.path}"
             ) from error
@@ -421,5 +438,5 @@ def summary(
         },
         "methods": table,
         "tests": tests,
-        "environment": json.loads(next(iter(runs.values())).environment.read_text()),
+        "environment": next(iter(runs.values())).known(),
     }

@@ -199,7 +199,7 @@ class DiT(Frozen):
     time: bool = Field(False, description="the networks read t")
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     tie: bool = Field(False, description="the output layer is the table of embeddings")
-    near: Size = Field(0, description="embeddings also read those of so many positions on either side")
+    near: int = Field(0, ge=0, le=1024, description="embeddings also read those of so many positions on either side")
 
 
 Network = Annotated[MLP | UNet | DiT, Field(discriminator="kind")]

@@ -1,6 +1,6 @@
-"""The one exception that a user's input can cause."""
+"""The one exception that a user's input can cause; and how to tell that memory was wanting."""
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "too_large"]
 
 
 class InputError(ValueError):
@@ -8,3 +8,12 @@ class InputError(ValueError):
 
     The command line prints the sentence to stderr and exits with code 2.
     """
+
+
+def too_large(error: Exception) -> bool:
+    """Whether it says that memory was wanting, or never going to be enough. torch has no exception of its own for that on
+    a CPU."""
+    said = ("allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )

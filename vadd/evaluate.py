@@ -91,6 +91,8 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     sampling = changed(of.sampling, {"grid": grid})
+    if sampling.label < 0:  # guidance is towards the label that a sample is asked for
+        sampling = sampling.model_copy(update={"guidance": 0.0})
     if sampling.grid == "learned" and model.has_steps:
         if progress:
             print(f"measuring the grids of {run.path.name}", flush=True)

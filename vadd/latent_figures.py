@@ -129,6 +129,10 @@ def draw_latents(
     model, source = load(run)
     found = encode(run, input=input, split=split)
     require_drawable(directory, len(found["x"]))
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"could not make the folder {directory}: {error.strerror}; give another") from error
     origin = f"examples of the {split} split" if input is None else "given examples"
     of = replace(encoded(found, source, origin, seed), prior=mixture(model))
     fine = isinstance(source.show(of.x[:1]), Picture) and source.shape == (2,)
@@ -157,14 +161,13 @@ def put(path: Path, content: bytes | str) -> Path:
 
 
 def require_drawable(directory: Path, num: int) -> None:
-    """Make the folder of the figures of `num` examples. Raises InputError if it cannot be made, or for a single example."""
+    """Raises InputError if there is no folder of figures of `num` examples to be: for a single one, a file of that name, or
+    nothing to make it in."""
     if num < 2:
         raise InputError(f"the latent is drawn from at least 2 data points, got {num}; give more")
     require_folder(directory)
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"could not make the folder {directory}: {error.strerror}; give another") from error
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file, and figures need a folder; give another")
 
 
 def encoded(found: dict[str, np.ndarray], source: Source, origin: str, seed: int) -> Encoded:

@@ -16,6 +16,7 @@ place by one `os.replace`: a reader finds the old file or the new one. What is a
 
 import csv
 import json
+import math
 import os
 import platform
 import re
@@ -51,6 +52,7 @@ __all__ = [
 
 
 SHADES = " .:-=+*#%@"
+RUN_FILES = {"metrics.jsonl", "likelihoods.npz"}  # those whose suffix a command can be told to write
 
 
 @contextmanager
@@ -209,10 +211,18 @@ class Run:
         if not self.log_file.exists():
             return []
         *lines, _ = self.log_file.read_bytes().split(b"\n")  # after the last newline: nothing, or half a line
+        return [self.measured(line, number) for number, line in enumerate(lines, 1)]
+
+    def measured(self, line: bytes, number: int) -> dict:
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise InputError(f"{self.log_file} is damaged: {error}; remove the line, or train again") from error
+            found = json.loads(line)
+            if isinstance(found["step"], int) and math.isfinite(found.get("seconds", 0)):
+                return found
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise InputError(
+            f"line {number} of {self.log_file} is damaged: {line.decode(errors='replace')[:40]!r}; remove it"
+        )
 
     def remember(self, **facts: object) -> None:
         """Add to `environment.json` what is known only when training begins."""
@@ -223,11 +233,15 @@ class Run:
         if not self.environment.is_file():
             return {}
         try:
-            return dict(json.loads(self.environment.read_bytes()))
-        except (ValueError, TypeError) as error:
+            found = json.loads(self.environment.read_bytes())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
             raise InputError(
-                f"{self.environment} is damaged ({error}); put it back, or remove it: the run is usable without"
-            ) from None
+                f"{self.environment} is damaged; put it back, or remove it, and nothing tells any more whether the data are "
+                "those that were trained on"
+            )
+        return found
 
     def require_data(self, source: "Source") -> None:
         """Raises InputError where a user's data have changed since training: its tokens would mean something else, and
@@ -290,19 +304,24 @@ def commit() -> str | None:
 # --------------------------------------------------------------------------------------------------------- samples
 
 
-def check_suffix(path: Path, source: "Source") -> None:
-    """Raises InputError unless samples of the source can be written to such a file, in a folder that exists."""
+def check_suffix(path: Path, source: "Source", *kept: str | Path) -> None:
+    """Raises InputError unless samples of the source can be written to such a file, as `require_file`."""
     fitting = suffixes(source)
     if path.suffix not in fitting:
         raise InputError(f"samples of this source are written as {', '.join(fitting)}, got {str(path)!r}")
-    require_file(path)
+    require_file(path, *kept)
 
 
-def require_file(path: Path) -> None:
-    """Raises InputError unless a file could be written to `path`: its folder exists, and it is none itself."""
+def require_file(path: Path, *kept: str | Path) -> None:
+    """Raises InputError unless a file could be written to `path`: its folder exists, it is none itself, nor one of those
+    that are to be `kept`, nor of a run."""
     require_folder(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it to write to")
+    if path.exists() and any(Path(other).exists() and path.samefile(other) for other in kept):
+        raise InputError(f"{path} is what is read; give another file to write to")
+    if path.name in RUN_FILES and (path.parent / "config.json").is_file():
+        raise InputError(f"{path} is a file of the run {path.parent}; give another to write to")
 
 
 def require_folder(path: Path) -> None:

@@ -130,6 +130,8 @@ def require_label(model: MaskedDiffusion, label: int, guidance: float) -> None:
         raise InputError(f"label must be one of 0 to {model.classes - 1}, the classes of this model, got {label}")
     if not 0 <= guidance < math.inf:
         raise InputError(f"guidance must be a number of at least 0, got {guidance}")
+    if guidance and not model.classes:
+        raise InputError(f"this model reads no classes, got guidance {guidance:g}; leave it out")
     if guidance and label < 0:
         raise InputError(f"guidance is towards a label, got {guidance:g} without one; give a label, or guidance 0")
 

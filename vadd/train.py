@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vadd import build
 from vadd.diagnostics import active_units, encoded, unused, usage
-from vadd.errors import InputError
+from vadd.errors import InputError, too_large
 from vadd.likelihood import nelbo
 from vadd.masking import stratified_times
 from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, persistent, reweighted, step_aware
@@ -331,18 +331,23 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
 
 
 def restored(checkpoint: Path, model: torch.nn.Module) -> dict:
-    """What is in a checkpoint; the model gets its averaged weights. Raises InputError if it is damaged, or of another
-    model."""
+    """What is in a checkpoint; the model gets its averaged weights, which tells whether they are its own. Raises InputError
+    if the checkpoint is damaged, or of another model."""
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         averaged = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
+        int(saved["global_step"])
     except Exception as error:  # zip, pickle, and torch have each their own
+        if isinstance(error, OSError) or too_large(error):
+            raise
         raise InputError(
             f"{checkpoint} is damaged ({type(error).__name__}); remove it, and the run begins again from step 0"
         ) from error
     try:
         model.load_state_dict(averaged)
     except RuntimeError as error:
+        if too_large(error):
+            raise
         raise InputError(
             f"{checkpoint} is of another model than config.json is, which was changed since; put that back, or begin "
             "another run"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from vadd import build
 from vadd.config import Sampling
 from vadd.diagnostics import encoded
-from vadd.errors import InputError
+from vadd.errors import InputError, too_large
 from vadd.grid import FINE, LearnedGrid, learn
 from vadd.overrides import replaced
 from vadd.run import Run
@@ -46,9 +46,12 @@ def load(run: Run):
     model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     try:
         model.load_state_dict(load_file(run.weights))
-    except Exception as error:
+    except Exception as error:  # safetensors and torch have each their own
+        if isinstance(error, OSError) or too_large(error):
+            raise
         raise InputError(
-            f"the weights in {run.weights} do not fit its config.json or its data ({type(error).__name__}); train it again"
+            f"{run.weights} is damaged, or does not fit config.json or the data ({type(error).__name__}); put back what was "
+            f"there, or remove it and give: vadd train --resume --run {run.path}"
         ) from error
     return model.to(build.device(experiment.train)).eval().requires_grad_(False), source
 
@@ -105,6 +108,10 @@ def options_of(run: Run, sampling: Sampling) -> dict:
         if sampling.label >= 0:
             raise InputError(
                 f"{run.path} is autoregressive and reads no classes, got label {sampling.label}; leave it out"
+            )
+        if sampling.guidance:
+            raise InputError(
+                f"{run.path} is autoregressive and reads no classes, got guidance {sampling.guidance:g}; leave it out"
             )
         sampling = Sampling(temperature=sampling.temperature, top_p=sampling.top_p)
     grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid

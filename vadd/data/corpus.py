@@ -196,7 +196,8 @@ class Corpus:
             masks = int(number[1] or 1) if number else 0
             if masks < 1 or (number and number[1] and int(number[1]) < 1):
                 raise InputError(
-                    f"{mask[0]!r} in {text[:40]!r} is no number of masks; write [MASK:12], from 1 to {self.length}"
+                    f"{mask[0]!r} in {text[:40]!r} is no number of masks; "
+                    f"write [MASK:{min(12, self.length)}], from 1 to {self.length}"
                 )
             if masks > self.length:
                 raise self.too_long(len(tokens) + masks, text)

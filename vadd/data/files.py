@@ -223,7 +223,7 @@ def arrays(path: Path, what: str) -> dict[str, np.ndarray]:
     return found
 
 
-def picture(given: str, height: int, width: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
+def picture(given: str, height: int, width: int, mode: str, what: str = "given") -> tuple[np.ndarray, np.ndarray]:
     """Of a .png of the right size, in a mode with alpha ("LA" or "RGBA"): its channels, uint8 (H, W) or (H, W, 3), and
     where it is visible, (H, W) (alpha 128 or more).
 
@@ -237,15 +237,15 @@ def picture(given: str, height: int, width: int, mode: str) -> tuple[np.ndarray,
             with Image.open(given, formats=("PNG",)) as image:
                 if image.size != (width, height):
                     size = f"{image.width} x {image.height}"
-                    raise InputError(f"given {given} must have {width} x {height} pixels, got {size}")
+                    raise InputError(f"{what} {given} must have {width} x {height} pixels, got {size}")
                 if image.mode.startswith("I"):
-                    raise InputError(f"given {given} has 16 bits a channel; save it with 8")
+                    raise InputError(f"{what} {given} has 16 bits a channel; save it with 8")
                 channels = np.asarray(image.convert("RGBA").convert(mode))
     except InputError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, zlib.error, Warning, Image.DecompressionBombError) as error:
         if getattr(error, "errno", None):
-            raise unreadable(given, "given", error) from None
-        raise InputError(f"given {given} is not a whole PNG picture; save it again as PNG") from None
+            raise unreadable(given, what, error) from None
+        raise InputError(f"{what} {given} is not a whole PNG picture; save it again as PNG") from None
     values = channels[..., :-1]
     return values[..., 0] if values.shape[-1] == 1 else values, channels[..., -1] >= 128

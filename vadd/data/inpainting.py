@@ -50,8 +50,10 @@ def region(mask: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     if mask.endswith(".npy"):
         x = np.asarray(integers(mask, "mask"))
-        if x.shape not in (shape, shape[-2:]) or x.min() < 0 or x.max() > 1:
-            raise InputError(f"mask {mask} must be 0 and 1 of shape {shape}, got {x.shape} with {x.min()} to {x.max()}")
+        if x.shape not in (shape, shape[-2:]):
+            raise InputError(f"mask {mask} must have shape {shape}, got {x.shape}")
+        if x.min() < 0 or x.max() > 1:
+            raise InputError(f"mask {mask} must be 0 and 1, got {x.min()} to {x.max()}")
         return np.broadcast_to(x == 1, shape)
     if mask not in REGIONS and not mask.endswith(".png"):
         raise InputError(f"mask must be one of {', '.join(REGIONS)}, or a .npy or .png file, got {mask!r}")
@@ -59,7 +61,7 @@ def region(mask: str, shape: tuple[int, ...]) -> np.ndarray:
         raise InputError(f"mask {mask} is for images; of examples of shape {shape} a mask is a .npy of 0 and 1")
     high, wide = shape[-2:]
     if mask.endswith(".png"):
-        grey, visible = picture(mask, high, wide, "LA")
+        grey, visible = picture(mask, high, wide, "LA", "mask")
         return np.broadcast_to(visible & (grey >= 128), shape)
     row, column = np.ogrid[:high, :wide]
     found = {

@@ -280,7 +280,7 @@ class DiTDenoiser(nn.Module):
     embeddings. `near`: an embedding is given those of so many positions on either side (causal: before it). At some
     positions alone, the output layer is evaluated there only: with a large vocabulary it is much of the work.
 
-    Raises InputError unless the width is a multiple of twice the heads, and `near` below the number of positions.
+    Raises InputError unless the width is a multiple of twice the heads.
     """
 
     def __init__(
@@ -305,10 +305,6 @@ class DiTDenoiser(nn.Module):
         causal: bool = False,
     ):
         super().__init__()
-        if near and near >= torch.Size(shape).numel():
-            raise InputError(
-                f"network.near must be below the {torch.Size(shape).numel()} tokens of an example, got {near}"
-            )
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.slots = slots if latent_dim else 0
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
