@@ -55,7 +55,7 @@ def moons() -> Experiment:
 
 
 def pinwheel() -> Experiment:
-    return plane("pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .010, mdm .256", latent=4)
+    return plane("pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .009, mdm .256", latent=4)
 
 
 def spirals() -> Experiment:
