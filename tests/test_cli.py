@@ -179,6 +179,10 @@ def test_the_output_is_judged_before_any_work(capsys, finished):
         ("sample run --num 1 --steps 1 --guidance 2", "this model reads no classes, got guidance 2; leave it out"),
         ("fill run --given given.npy --steps 1 --out given.npy", "given.npy is what is read; give another file"),
         ("encode run --out run/likelihoods.npz", "run/likelihoods.npz is a file of the run run; give another"),
+        (
+            "encode run --input one.npy --split test --out z.npz",
+            "data points come from --input one.npy or from --split",
+        ),
         ("encode run --out z.npz --figures z.npz", "--figures is a folder and --out a file, got z.npz for both"),
         ("sample run --num 1 --steps 1 --out folder.npy", "folder.npy is a folder; name a file in it to write to"),
         ("sample run --num 1 --steps 1 --label 1", "this model reads no classes, got label 1; leave it out, or, where"),

@@ -296,7 +296,9 @@ def encode(
     run: RunPath,
     *,
     input: Annotated[str | None, Field(title="FILE", description="whole data points; default: a split")] = None,
-    split: Annotated[Literal["train", "valid", "test"], Field(description="where there is no --input")] = "test",
+    split: Annotated[
+        Literal["train", "valid", "test"] | None, Field(description="where there is no --input; default: test")
+    ] = None,
     out: Annotated[Path, Field(title="FILE", description="an .npz of mean, std, x and labels")],
     figures: Annotated[Path | None, Field(title="DIR", description="folder for pictures of z as well")] = None,
 ) -> None:
@@ -308,6 +310,9 @@ def encode(
     if out.suffix != ".npz":
         raise InputError(f"encodings are written as .npz, got {str(out)!r}")
     require_file(out, *filter(None, (input,)))
+    if input is not None and split is not None:
+        raise InputError(f"data points come from --input {input} or from --split {split}; leave one of the two out")
+    split = split or "test"
     if figures == out:
         raise InputError(f"--figures is a folder and --out a file, got {out} for both; give another")
     of, source = opened(run)
