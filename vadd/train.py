@@ -333,16 +333,17 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
 def restored(checkpoint: Path, model: torch.nn.Module) -> dict:
     """What is in a checkpoint; the model gets its averaged weights, which tells whether they are its own. Raises InputError
     if the checkpoint is damaged, or of another model."""
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        averaged = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
-        int(saved["global_step"])
-    except Exception as error:  # zip, pickle, and torch have each their own
-        if isinstance(error, OSError) or too_large(error):
-            raise
-        raise InputError(
-            f"{checkpoint} is damaged ({type(error).__name__}); remove it, and the run begins again from step 0"
-        ) from error
+    with open(checkpoint, "rb") as file:
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            averaged = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
+            int(saved["global_step"])
+        except Exception as error:  # zip, pickle, and torch have each their own
+            if too_large(error):
+                raise
+            raise InputError(
+                f"{checkpoint} is damaged ({type(error).__name__}); remove it, and the run begins again from step 0"
+            ) from error
     try:
         model.load_state_dict(averaged)
     except RuntimeError as error:
