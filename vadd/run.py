@@ -318,7 +318,7 @@ def require_file(path: Path, *kept: str | Path) -> None:
     require_folder(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it to write to")
-    if path.exists() and any(Path(other).exists() and path.samefile(other) for other in kept):
+    if path.exists() and any(os.path.exists(other) and path.samefile(other) for other in kept):
         raise InputError(f"{path} is what is read; give another file to write to")
     if path.name in RUN_FILES and (path.parent / "config.json").is_file():
         raise InputError(f"{path} is a file of the run {path.parent}; give another to write to")
