@@ -223,6 +223,34 @@ def test_nothing_is_read_before_a_split_is_asked_for():
         Cifar10(form="jpeg")
 
 
+def test_thumbnails_are_levels_of_means_of_blocks(batches, tmp_path):
+    whole, root = arrays(batches)["x_test"].astype(int), put(batches, tmp_path)
+    for size, levels in ((32, 4), (16, 16), (16, 256), (8, 2)):
+        source, f = Cifar10(root, size=size, levels=levels), 32 // size
+        x = source.split("test")
+        assert (source.shape, source.vocab_size, x.dtype) == ((3, size, size), levels, np.uint8)
+        i, colour, row, column = 7, 2, size - 1, 3
+        block = whole[i, colour, row * f : (row + 1) * f, column * f : (column + 1) * f]
+        assert x[i, colour, row, column] == int(block.mean() * levels / 256)
+        assert x.shape == (BATCH, 3, size, size)
+    assert len(Cifar10(root, size=8).labels("train")) == len(Cifar10(root, size=8).split("train"))
+    assert np.array_equal(Cifar10(root, size=32).split("test"), whole)
+    for wrong, sentence in (({"size": 24}, "size must be 8, 16 or 32, got 24"), ({"levels": 1}, "2 to 256, got 1")):
+        with pytest.raises(InputError, match=sentence):
+            Cifar10(**wrong)
+
+
+def test_a_picture_of_thumbnails_is_of_the_same_size_and_read_back(tmp_path):
+    source = Cifar10(size=16, levels=5)
+    x = np.random.default_rng(0).integers(0, 5, (1, 3, 16, 16))
+    pixels = source.show(x).pixels
+    assert (pixels.min(), pixels.max(), pixels.shape) == (0, 255, (72, 72, 3))
+    Image.fromarray(pixels[4:68:4, 4:68:4]).save(tmp_path / "x.png")
+    assert np.array_equal(source.read(str(tmp_path / "x.png")), x)
+    with pytest.raises(InputError, match=r"\.png of 16 x 16 pixels"):
+        source.read("a frog")
+
+
 def test_splits_belong_to_their_caller(batches, tmp_path):
     source = Cifar10(put(batches, tmp_path))
     source.split("test")[:] = 0

@@ -35,7 +35,7 @@ def source(of: config.Source) -> Source:
         case config.MnistSource():
             return data.Mnist(of.form, of.root, of.size, of.levels)
         case config.CifarSource():
-            return data.Cifar10(of.root, of.form)
+            return data.Cifar10(of.root, of.form, of.size, of.levels)
         case config.CustomSource() if not of.path:
             raise InputError(f"a custom.{of.kind} source needs a file, give it with --source.path FILE")
         case config.CustomSource(kind="array"):

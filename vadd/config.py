@@ -89,12 +89,14 @@ class MnistSource(Frozen):
 
 
 class CifarSource(Frozen):
-    """CIFAR-10: 32 x 32 pixels, three colours of 256 levels."""
+    """CIFAR-10: 32 x 32 pixels, three colours of 256 levels; or thumbnails of them, in fewer."""
 
     kind: Literal["cifar10"] = "cifar10"
     form: Literal["auto", "binary", "npz", "images"] = Field(
         "auto", description="of the files; auto takes what is there"
     )
+    size: Annotated[Literal[8, 16, 32], BeforeValidator(number)] = Field(32, description="8, 16: means of blocks")
+    levels: int = Field(256, ge=2, le=256, description="of a colour")
     root: str | None = Field(None, description="folder of its files; default $VADD_DATA, the cache, or a download")
 
 

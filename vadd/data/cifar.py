@@ -14,7 +14,8 @@ them can be compared with a published one. The Python version is refused, since 
 A training set keeps its last tenth to validate: 45,000 / 5,000 / 10,000 of the full data. Images of a folder are taken
 a class at a time in turn, so that the tenth has all classes. A set without a test part is partitioned 80 / 10 / 10.
 
-The tokens are the 256 levels of red, green and blue. The law is not known: no table, no entropy.
+The tokens are the levels of red, green and blue, 256 or fewer, in steps of equal width: floor(k levels / 256). Smaller
+pictures, thumbnails, are the means of blocks. The law is not known: no table, no entropy.
 """
 
 import io
@@ -37,13 +38,14 @@ __all__ = ["Cifar10"]
 
 Form = Literal["auto", "binary", "npz", "images"]
 SHAPE = (3, 32, 32)
+SIZES = (8, 16, 32)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PARTS = ("train", "test")
 NUMBER = {name: n for n, names in enumerate(CLASSES) for name in (names, str(n))}
 BATCH = 10_000  # records of one .bin file
 FEWEST = 10  # images, one for each of valid and test
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-ZOOM = 2  # pixels of a picture for one of an image
+PICTURE = 64  # pixels of a picture's side
 GAP = 4
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -90,22 +92,27 @@ class Set(NamedTuple):
 
 @final
 class Cifar10:
-    """(3, 32, 32) levels 0..255 of red, green and blue, with labels. Files are read at the first use of a split.
+    """(3, size, size) levels of red, green and blue, with labels. Files are read at the first use of a split.
 
-    Raises InputError if there is no such form; and where files are used, if none is found or one is not as it should be.
+    Raises InputError if there is no such form, size or number of levels; and where files are used, if none is found or one
+    is not as it should be.
     """
 
-    shape = SHAPE
-    vocab_size = 256
     entropy = None
     ordered = True
     pad = None
 
-    def __init__(self, root: str | None = None, form: Form = "auto"):
+    def __init__(self, root: str | None = None, form: Form = "auto", size: int = 32, levels: int = 256):
         if form not in get_args(Form):
             raise InputError(f"form must be auto, binary, npz or images, got {form!r}")
+        if size not in SIZES:
+            raise InputError(f"size must be 8, 16 or 32, got {size}")
+        if not 2 <= levels <= 256:
+            raise InputError(f"levels must be 2 to 256, got {levels}")
         self.root = root
         self.form = form
+        self.shape = (3, size, size)
+        self.vocab_size = levels
 
     @cached_property
     def found(self) -> Set:
@@ -128,7 +135,7 @@ class Cifar10:
 
     @cached_property
     def everything(self) -> dict[str, Part]:
-        train, test, _ = self.found
+        train, test = (of and Part(self.reduced(of.x), of.y) for of in self.found[:2])
         if test is None:
             return {name: Part(train.x[rows], train.y[rows]) for name, rows in partition(len(train.x), 0).items()}
         kept = len(train.x) - len(train.x) // 10
@@ -137,6 +144,12 @@ class Cifar10:
             "valid": Part(train.x[kept:], train.y[kept:]),
             "test": test,
         }
+
+    def reduced(self, x: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, H) as tokens of this size: each the level of the mean of a block."""
+        size, step = self.shape[1], x.shape[2] // self.shape[1]
+        sums = x.reshape(len(x), 3, size, step, size, step).sum((3, 5), dtype=np.uint32)
+        return (sums * self.vocab_size // (256 * step**2)).astype(np.uint8)
 
     @property
     def provenance(self) -> str:
@@ -159,20 +172,22 @@ class Cifar10:
 
     def show(self, x: np.ndarray) -> Picture:
         """A nearly square grid in colour, row by row."""
-        return tiled(np.asarray(x).astype(np.uint8).transpose(0, 2, 3, 1), ZOOM, GAP)
+        colours = np.round(np.asarray(x) * (255 / (self.vocab_size - 1))).astype(np.uint8)
+        return tiled(colours.transpose(0, 2, 3, 1), PICTURE // self.shape[1], GAP)
 
     def read(self, given: str) -> np.ndarray:
-        """A .npy of integers (N, 3, 32, 32), -1 where a level is unknown; or a .png of one image, in which what is
-        transparent is unknown."""
+        """A .npy of integers (N, 3, size, size), -1 where a level is unknown; or a .png of one image of that size, in which
+        what is transparent is unknown."""
         if given.endswith(".npy"):
             return given_array(given, self.shape, self.vocab_size)
         if not given.endswith(".png"):
             raise InputError(
-                "images are given as a .npy of integers (N, 3, 32, 32) with -1 for unknown, or a .png of 32 x 32 "
-                f"pixels, transparent where unknown, got {given!r}"
+                f"images are given as a .npy of integers (N, 3, {self.shape[1]}, {self.shape[2]}) with -1 for unknown, or a "
+                f".png of {self.shape[1]} x {self.shape[2]} pixels, transparent where unknown, got {given!r}"
             )
-        colours, visible = picture(given, *SHAPE[1:], "RGBA")
-        return np.where(visible, colours.transpose(2, 0, 1).astype(np.int64), -1)[None]
+        colours, visible = picture(given, *self.shape[1:], "RGBA")
+        levels = colours.transpose(2, 0, 1).astype(np.int64) * self.vocab_size // 256
+        return np.where(visible, levels, -1)[None]
 
 
 # ---------------------------------------------------------------------------------------------------------- checking
