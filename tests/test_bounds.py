@@ -86,7 +86,8 @@ def nodes_of(model) -> tuple[torch.Tensor, torch.Tensor]:
     z, w = quadrature(1, NODES)
     if not isinstance(model.denoiser.prior, MixturePrior):
         return z, w
-    each = [(m + s.exp() * z, pi.exp() * w) for m, s, pi in zip(*(a[0] for a in model.denoiser.prior(1)), strict=True)]
+    means, log_stds, log_weights = model.denoiser.prior(1)
+    each = [(m + s.exp() * z, pi.exp() * w) for m, s, pi in zip(means, log_stds, log_weights[0], strict=True)]
     return tuple(map(torch.cat, zip(*each, strict=True)))
 
 

@@ -490,22 +490,34 @@ def test_a_mixture_is_a_density_and_its_kl_a_bound_that_is_exact_for_one_compone
     z = r.sample(generator())
     for p in (many, one):
         drawn = r.log_prob(z) - p.log_prob(z)
-        gap = p.kl_of(r).flatten(1).sum(1) - drawn
+        gap = p.kl_of(r) - drawn
         error = gap.std() / len(gap) ** 0.5
         assert gap.mean() > -4 * error
         assert p is many or gap.mean() < 4 * error
-    plain = Gaussian(one.means.squeeze(-2), one.log_stds.squeeze(-2))
-    assert torch.allclose(one.kl_of(r), r.kl(plain), atol=1e-5)
+    assert torch.allclose(one.kl_each_of(r), r.kl(Gaussian(one.means[0], one.log_stds[0])), atol=1e-5)
+    assert torch.allclose(many.kl_each_of(r).flatten(1).sum(1), many.kl_of(r), rtol=1e-5, atol=1e-4)
     side = torch.linspace(-6, 6, 241)
     grid = torch.cartesian_prod(side, side)
-    first = Mixture(*(a[(0,) * (1 + len(vectors))].expand(len(grid), *a.shape[1 + len(vectors) :]) for a in many))
+    first = Mixture(many.means, many.log_stds, many.log_weights.flatten(0, -2)[:1].expand(len(grid), -1))
     assert first.log_prob(grid).detach().exp().sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=1e-3)
+
+
+def test_a_mixture_of_narrow_components_far_away_loses_no_digits():
+    """Its distances are differences of large numbers: in single precision they would be off by nats."""
+    mean = torch.tensor([[30.0, -30.0], [30.0, 30.0]], requires_grad=True)
+    p = Mixture(mean + 0.01, torch.full((2, 2), -6.0), torch.tensor([[0.25, 0.75]]).log())
+    r = Gaussian(mean[:1] + 0.011, torch.full((1, 2), -6.0))
+    exact = 0.001**2 * math.exp(12)  # half a squared distance in each of two numbers
+    assert p.kl_of(r).item() == pytest.approx(exact - math.log(0.25), abs=2e-3)
+    p.kl_of(Gaussian(mean[:1].detach() + 0.011, r.log_std)).backward()
+    assert mean.grad[0].tolist() == pytest.approx([-0.001 * math.exp(12)] * 2, rel=1e-2)
+    assert mean.grad[1].tolist() == [0, 0]
 
 
 def test_a_mixture_draws_its_components_by_their_weights():
     means, log_stds = torch.tensor([[-5.0], [0.0], [5.0]]), torch.full((3, 1), -3.0)
-    of = means, log_stds, torch.tensor([0.5, 0.2, 0.3]).log()
-    p, eight, four = (tuple(a.expand(rows, *a.shape) for a in of) for rows in (20_000, 8, 4))
+    weights = torch.tensor([0.5, 0.2, 0.3]).log()
+    p, eight, four = ((means, log_stds, weights.expand(rows, 3)) for rows in (20_000, 8, 4))
     z = Prior(generator())(p).squeeze(1)
     parts = torch.stack([(z < -2.5), (z - 0).abs() < 2.5, z > 2.5]).double().mean(1)
     assert parts.tolist() == pytest.approx([0.5, 0.2, 0.3], abs=0.02)

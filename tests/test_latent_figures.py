@@ -272,8 +272,8 @@ def test_a_label_is_a_colour_and_so_is_a_place_in_the_plane(rng):
 def test_a_learned_prior_is_drawn_and_measured_as_it_is():
     mean, std = np.tile([5.0, -1.0], (7, 1)), np.full((7, 2), 0.5)
     parts = (
-        torch.tensor([[[5.0, -1.0]]]).double(),
-        torch.full((1, 1, 2), 0.5).log().double(),
+        torch.tensor([[5.0, -1.0]]).double(),
+        torch.full((1, 2), 0.5).log().double(),
         torch.zeros(1, 1).double(),
     )
     of = Encoded(mean, std, np.zeros((7, 2), int), None, np.zeros((7, 3)), "", Mixture(*parts))

@@ -59,7 +59,11 @@ class Gaussian(NamedTuple):
     def log_prob(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, " B"]:
         return self.log_prob_each(z).flatten(1).sum(1)
 
-    def kl_of(self, r: "Gaussian") -> Float[Tensor, "B *d"]:
+    def kl_of(self, r: "Gaussian") -> Float[Tensor, " B"]:
+        """KL(r ‖ self), nats."""
+        return r.kl(self).flatten(1).sum(1)
+
+    def kl_each_of(self, r: "Gaussian") -> Float[Tensor, "B *d"]:
         return r.kl(self)
 
     def kl(self, p: "Gaussian") -> Float[Tensor, "B *d"]:
@@ -69,10 +73,10 @@ class Gaussian(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """Σ_c π_c N(m_c, diag σ_c²) for each vector of a latent (B, *S, d): m and log σ (B, *S, C, d), log π (B, *S, C)."""
+    """Σ_c π_c N(m_c, diag σ_c²) for each vector of a latent (B, *S, d): m and log σ (C, d), log π (B, *S, C)."""
 
-    means: Float[Tensor, "B *S C d"]
-    log_stds: Float[Tensor, "B *S C d"]
+    means: Float[Tensor, "C d"]
+    log_stds: Float[Tensor, "C d"]
     log_weights: Float[Tensor, "B *S C"]
 
     @property
@@ -81,27 +85,39 @@ class Mixture(NamedTuple):
 
     @property
     def mean(self) -> Float[Tensor, "B *S d"]:
-        return (self.log_weights.exp()[..., None] * self.means).sum(-2)
+        return self.log_weights.exp() @ self.means
 
     def component(self, generator=None) -> Gaussian:
         """One of them for each vector, drawn by their weights."""
         below = self.log_weights.exp().double().cumsum(-1)
         u = uniform(generator, (*below.shape[:-1], 1), below.device)
         c = (below <= u * below[..., -1:]).sum(-1).clamp(max=below.shape[-1] - 1)
-        c = c[..., None, None].expand(*c.shape, 1, self.means.shape[-1])
-        return Gaussian(self.means.gather(-2, c).squeeze(-2), self.log_stds.gather(-2, c).squeeze(-2))
+        return Gaussian(self.means[c], self.log_stds[c])
 
     def log_prob(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, " B"]:
-        each = Gaussian(self.means, self.log_stds).log_prob_each(z[..., None, :]).sum(-1)  # (B, *S, C)
+        each = -0.5 * self.distances(z) - self.log_stds.sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
         return torch.logsumexp(self.log_weights + each, -1).view(len(z), -1).sum(1)
 
-    def kl_of(self, r: Gaussian) -> Float[Tensor, "B *S d"]:
-        """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), laid on the dimensions:
-        each has its own KL, the mean over components by their shares, and an even part of the rest."""
+    def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
+        """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), nats."""
+        entropy_less = -r.log_std.sum(-1, keepdim=True) - 0.5 * r.mean.shape[-1]
+        each = 0.5 * self.distances(r.mean, torch.exp(2 * r.log_std)) + self.log_stds.sum(-1) + entropy_less
+        return -torch.logsumexp(self.log_weights - each, -1).view(len(r.mean), -1).sum(1)
+
+    def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B *S d"]:
+        """That bound laid on the dimensions: each has its own KL, the mean over components by their shares, and an even part
+        of the rest."""
         each = Gaussian(r.mean[..., None, :], r.log_std[..., None, :]).kl(Gaussian(self.means, self.log_stds))
         score = self.log_weights - each.sum(-1)  # (B, *S, C)
         kl = (torch.softmax(score, -1)[..., None] * each).sum(-2)
         return kl + (-torch.logsumexp(score, -1) - kl.sum(-1))[..., None] / kl.shape[-1]
+
+    def distances(self, mean: Tensor, variance: Tensor | float = 0.0) -> Float[Tensor, "B *S C"]:
+        """Σ_d E[(z - m_c)² / σ_c²] for z of this mean and variance, by matrix products: in double precision, since large
+        numbers cancel."""
+        m, precision, mean = self.means.double(), torch.exp(-2 * self.log_stds.double()), mean.double()
+        of_each = (mean**2 + variance) @ precision.T - 2 * mean @ (m * precision).T + (m**2 * precision).sum(-1)
+        return of_each.clamp(min=0).to(self.means.dtype)
 
 
 Offered = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
@@ -201,8 +217,8 @@ class Posterior:
     """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw; or, in the rows told by
     `explore`, with z ~ p. Those told by `silent` pay nothing.
 
-    `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `approximations` are the
-    Gaussians r in the order asked, `latents` the z drawn and `kl_each` their KL by dimension. The gradient of `log_ratio`
+    `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `priors`, `approximations` (the
+    Gaussians r), `latents` (the z drawn) and `kl_each` (by dimension) are in the order asked. The gradient of `log_ratio`
     goes through z only, as the doubly reparameterised estimator wants it (Tucker et al. 2019, arXiv 1810.04152).
     """
 
@@ -223,9 +239,9 @@ class Posterior:
         )
         self.kl = features.new_zeros(len(features))
         self.log_ratio = features.new_zeros(len(features))
+        self.priors: list[Gaussian | Mixture] = []
         self.approximations: list[Gaussian] = []
         self.latents: list[Tensor] = []
-        self.kl_each: list[Tensor] = []
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         p = law(prior)
@@ -234,11 +250,18 @@ class Posterior:
         z = drawn_from.sample(self.generator)
         kl, log_ratio = p.kl_of(r), p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
         if self.silent is not None:
-            kl = kl.masked_fill(self.silent.view(-1, *[1] * (kl.dim() - 1)), 0.0)
-            log_ratio = log_ratio.masked_fill(self.silent, 0.0)
-        self.kl = self.kl + kl.flatten(1).sum(1)
+            kl, log_ratio = kl.masked_fill(self.silent, 0.0), log_ratio.masked_fill(self.silent, 0.0)
+        self.kl = self.kl + kl
         self.log_ratio = self.log_ratio + log_ratio
+        self.priors.append(p)
         self.approximations.append(r)
         self.latents.append(z)
-        self.kl_each.append(kl)
         return z
+
+    @property
+    def kl_each(self) -> list[Tensor]:
+        """The KL of each dimension of each latent, (B, *d)."""
+        found = [p.kl_each_of(r) for p, r in zip(self.priors, self.approximations, strict=True)]
+        if self.silent is None:
+            return found
+        return [kl.masked_fill(self.silent.view(-1, *[1] * (kl.dim() - 1)), 0.0) for kl in found]

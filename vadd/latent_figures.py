@@ -76,7 +76,9 @@ class Encoded:
     def kl(self) -> np.ndarray:
         """KL(r ‖ p) of each dimension, nats an example, (d,)."""
         if self.prior is not None:
-            return self.prior.kl_of(Gaussian(*map(torch.from_numpy, (self.mean, np.log(self.std))))).mean(0).numpy()
+            return (
+                self.prior.kl_each_of(Gaussian(*map(torch.from_numpy, (self.mean, np.log(self.std))))).mean(0).numpy()
+            )
         return (0.5 * (self.std**2 + self.mean**2 - 1) - np.log(self.std)).mean(0)
 
     def from_prior(self, rng: np.random.Generator) -> np.ndarray:
@@ -84,7 +86,8 @@ class Encoded:
         if self.prior is None:
             return rng.standard_normal((EXAMPLES, self.mean.shape[1]))
         generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
-        return Prior(generator)(tuple(a.expand(EXAMPLES, *a.shape[1:]) for a in self.prior)).numpy()
+        means, log_stds, log_weights = self.prior
+        return Prior(generator)((means, log_stds, log_weights.expand(EXAMPLES, -1))).numpy()
 
     @property
     def plane(self) -> bool:
@@ -183,7 +186,7 @@ def mixture(model: MaskedDiffusion) -> Mixture | None:
     """The prior of a model that learns one for a single vector."""
     masks, asked = torch.full((1, *model.shape), model.masking.mask, device=model.device), Mode()
     model.logits(masks, torch.ones(1, device=model.device), asked)
-    if len(asked.priors) != 1 or not isinstance(p := asked.priors[0], Mixture) or p.means.dim() != 3:
+    if len(asked.priors) != 1 or not isinstance(p := asked.priors[0], Mixture) or p.log_weights.dim() != 2:
         return None
     return Mixture(*(a.cpu().double() for a in p))
 

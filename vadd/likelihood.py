@@ -420,7 +420,7 @@ def of_mixture(p: Mixture, z: Tensor, weight: Tensor, latents: str) -> tuple[Ten
     """Nodes and weights of a mixture over one vector, from those of N(0, I)."""
     if latents == "zero":
         return p.mean, weight
-    nodes = p.means[0, :, None] + p.log_stds[0, :, None].exp() * z  # (C, n, d)
+    nodes = p.means[:, None] + p.log_stds[:, None].exp() * z  # (C, n, d)
     return nodes.flatten(0, 1), (p.log_weights[0, :, None].exp().double() * weight).flatten()
 
 

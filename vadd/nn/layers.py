@@ -100,8 +100,8 @@ class MixturePrior(nn.Module):
         self.logits = nn.Parameter(torch.zeros(components))
 
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        of_each = self.means, 7 * torch.tanh(self.log_stds / 7), torch.log_softmax(self.logits, 0)
-        return tuple(a.expand(rows, *self.parts, *a.shape) for a in of_each)
+        log_weights = torch.log_softmax(self.logits, 0).expand(rows, *self.parts, -1)
+        return self.means, 7 * torch.tanh(self.log_stds / 7), log_weights
 
 
 def prior_of(name: str, components: int, shape: tuple[int, ...]) -> NormalPrior | MixturePrior:
