@@ -16,19 +16,19 @@ __all__ = [
 ]
 
 
-def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2) -> Experiment:
+def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2, steps: int = 8000) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
-    of two numbers is enough to say where on the plane the point lies, one of four leaves a long thin strip room to be laid
-    out without folds. After the warm-up, four importance-weighted particles: a strip is hard to cut into Gaussians, and they
-    ask less of the posterior."""
+    of two numbers is enough to say where on the plane the point lies. A long thin strip needs room to be laid out without
+    folds, four numbers, and three times the steps. After the warm-up, four importance-weighted particles: a strip is hard to
+    cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
-        about=f"{what} on 64 x 64 cells; 8000 steps of 256, 2 to 3 minutes; {reached}",
+        about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 3000} minutes; {reached}",
         source=PlaneSource(name=name),
         latent=Latent(dim=latent),
         network=MLP(width=160, blocks=4, embedding=32, levels=True),
         objective=Objective(kl_warmup=2 / 3, particles=4),
-        train=Train(steps=8000, batch=256, lr=4e-3, ema=0.995),
+        train=Train(steps=steps, batch=256, lr=4e-3, ema=0.995),
         evaluation=Evaluation(steps=(1, 2, 5, 10, 20, 50), held_out=4000, particles=64),
     )
 
@@ -38,7 +38,9 @@ def checkerboard() -> Experiment:
 
 
 def swissroll() -> Experiment:
-    return plane("swissroll", "a rolled-up strip", "JS in 1 step: .011, vadd-plus .003, mdm .377", latent=4)
+    return plane(
+        "swissroll", "a rolled-up strip", "JS in 1 step: .011, vadd-plus .003, mdm .377", latent=4, steps=24_000
+    )
 
 
 def circles() -> Experiment:
@@ -55,11 +57,13 @@ def moons() -> Experiment:
 
 
 def pinwheel() -> Experiment:
-    return plane("pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .009, mdm .256", latent=4)
+    return plane(
+        "pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .009, mdm .256", latent=4, steps=24_000
+    )
 
 
 def spirals() -> Experiment:
-    return plane("spirals", "two spiral arms", "JS in 1 step: vadd-plus .024, mdm .238", latent=4)
+    return plane("spirals", "two spiral arms", "JS in 1 step: vadd-plus .024, mdm .238", latent=4, steps=24_000)
 
 
 def bits(
