@@ -6,8 +6,11 @@ One column a comparison, of the folders that `vadd compare` writes; samples of t
 """
 
 import argparse
+import io
 import json
 from pathlib import Path
+
+from PIL import Image
 
 from vadd import figures
 
@@ -26,7 +29,8 @@ def main() -> None:
         runs = [c / "runs" / f"{method}-seed{seed}" for c, seed in zip(to.comparisons, seeds, strict=True)]
         rows[method] = [(run / "samples" / f"steps-{to.steps}.png").read_bytes() for run in runs]
     names = [c.name.rpartition(".")[2] for c in to.comparisons]
-    to.out.write_bytes(figures.gallery(rows, names, figures.LIGHT))
+    sheet = Image.open(io.BytesIO(figures.gallery(rows, names, figures.LIGHT)))
+    sheet.convert("RGB").quantize(256).save(to.out, optimize=True)
 
 
 if __name__ == "__main__":

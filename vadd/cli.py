@@ -329,7 +329,7 @@ def encode(
         np.savez(path, **arrays)
     print(f"wrote {out}: {', '.join(arrays)}")
     if figures is not None:
-        for path in draw_latents(of, figures, split=split, input=input):
+        for path in draw_latents(of, figures, split=split, input=input, found=arrays):
             print(f"wrote {path}")
 
 

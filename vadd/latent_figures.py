@@ -116,12 +116,19 @@ class Line:
 
 
 def draw_latents(
-    run: Run, directory: Path, *, split: str = "test", input: str | None = None, seed: int = 0
+    run: Run,
+    directory: Path,
+    *,
+    split: str = "test",
+    input: str | None = None,
+    seed: int = 0,
+    found: dict[str, np.ndarray] | None = None,
 ) -> list[Path]:
     """Write the figures of a run's latent into `directory`, made if need be, and return their paths.
 
     `pca.png`, `tsne.png` (d >= 3 and five examples), `interpolation`, `walk` (`.png` where examples are images or points
-    of the plane, else `.txt`) and `correlations.png`, of a split or of the data points in the file `input`.
+    of the plane, else `.txt`) and `correlations.png`, of a split or of the data points in the file `input`;
+    `found` is what `encode` gave for them, if it was asked already.
 
     Raises:
         InputError: a model without latents, fewer than two data points or some with tokens missing, or a folder that
@@ -130,7 +137,7 @@ def draw_latents(
     directory = Path(directory)
     require_folder(directory)
     model, source = load(run)
-    found = encode(run, input=input, split=split)
+    found = encode(run, input=input, split=split) if found is None else found
     require_drawable(directory, len(found["x"]))
     try:
         directory.mkdir(exist_ok=True)
