@@ -37,6 +37,17 @@ def tiny(**more):
     return override(recipe("toy.coins"), TINY | more)
 
 
+def test_a_comparison_does_not_go_on_with_other_data_than_it_began_with(tmp_path):
+    table = tmp_path / "people.csv"
+    table.write_text("pet,size\n" + "cat,S\ndog,L\n" * 40)
+    few = {"train.steps": 2, "network.width": 16, "evaluation.num": 20, "evaluation.particles": 1, "train.device": "cpu"}
+    of = override(recipe("custom.csv"), {"source.path": str(table), **few})
+    compare(of, methods=["mdm"], seeds=1, steps=[1], out=tmp_path / "out")
+    table.write_text(table.read_text().replace("cat", "zebra"))
+    with pytest.raises(InputError, match=r"mdm-seed0 have changed since it was trained"):
+        compare(of, methods=["mdm"], seeds=2, steps=[1], out=tmp_path / "out")
+
+
 def test_a_comparison_is_measured_reported_and_reused(tmp_path, capsys):
     page = compare(tiny(), methods=["vadd", "mdm"], seeds=2, out=tmp_path / "out", command="vadd compare toy.coins")
     assert page.read_text().count("vadd compare toy.coins") == 1

@@ -282,6 +282,18 @@ def test_read_puts_unknown_tokens_where_a_text_has_masks_and_after_it(story, tmp
     assert letters.read("a [MASK:2] c").tolist() == [[2, 4, -1, -1, 6, -1]]
 
 
+@pytest.mark.parametrize("kind", ["characters", "bytes", "letters"])
+@pytest.mark.parametrize("packing", ["wrap", "pad"])
+def test_what_a_corpus_knows_of_its_text_is_all_that_show_and_read_need(story, tmp_path, bert, kind, packing):
+    of = Corpus("file", path=story, tokenizer=bert if kind == "letters" else kind, length=8, packing=packing)
+    again = Corpus.from_facts(json.loads(json.dumps(of.facts)))
+    assert (again.shape, again.vocab_size, again.pad) == (of.shape, of.vocab_size, of.pad)
+    x = of.split("train")
+    assert again.show(x) == of.show(x)
+    assert again.read("a [MASK:2] e").tolist() == of.read("a [MASK:2] e").tolist()
+    assert again.tokenizer.sha256 == of.tokenizer.sha256
+
+
 def test_the_space_before_a_mask_is_the_masks_where_words_carry_it(story):
     of = Corpus("file", "bpe", 300, path=story, length=12)
     the, mat = of.encode("The"), of.encode(" mat")

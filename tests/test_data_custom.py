@@ -1,6 +1,7 @@
 """A user's file: what goes in comes back, and what cannot be used is told in one sentence."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -277,3 +278,32 @@ def test_another_split_is_told(lines, table):
         for ask in (source.split, source.labels):
             with pytest.raises(InputError, match="split must be train, valid or test, got 'dev'"):
                 ask("dev")
+
+
+@pytest.mark.parametrize("kind", [Array, Csv, Text])
+def test_what_a_source_knows_of_its_data_is_all_that_show_and_read_need(tmp_path, kind):
+    suffix = {Array: "npy", Csv: "csv", Text: "txt"}[kind]
+    path = tmp_path / f"data.{suffix}"
+    if kind is Array:
+        np.save(path, np.random.default_rng(0).integers(0, 5, (20, 2, 3)))
+    else:
+        path.write_text("a,b\n" + "x,1\ny,?\n" * 10 if kind is Csv else "one\ntwo_\n" * 10)
+    source = kind(str(path))
+    path.unlink()
+    again = kind.from_facts(json.loads(json.dumps(source.facts)))
+    assert (again.shape, again.vocab_size, again.entropy, again.ordered) == (
+        source.shape,
+        source.vocab_size,
+        None,
+        False,
+    )
+    x = source.split("train")
+    assert again.show(x) == source.show(x)
+    given = {Array: None, Csv: "given.csv", Text: "t_o"}[kind]
+    if kind is Array:
+        np.save(tmp_path / "given.npy", x)
+        given = "given.npy"
+    elif kind is Csv:
+        (tmp_path / given).write_text("b\n\\?\n")
+    given = str(tmp_path / given) if given.startswith("given") else given
+    assert np.array_equal(again.read(given), source.read(given))

@@ -49,7 +49,7 @@ def test_decode_is_the_inverse_of_encode(make):
     assert of.batch([TEXT, "", STRANGE]) == [of.encode(TEXT), [], of.encode(STRANGE)]
 
 
-@pytest.mark.parametrize("make", [lambda: Characters.of([TEXT]), bpe])
+@pytest.mark.parametrize("make", [lambda: Characters.of([TEXT]), Bytes, bpe])
 def test_what_was_saved_is_restored(make):
     of = make()
     again = restored(json.loads(json.dumps(of.saved())))

@@ -67,6 +67,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_pat
 
     fit(run, resume=True, quiet=True)
     assert same(load_file(run.weights), left_alone)
+    assert run.vocabulary.exists() == (of == "text")  # the words of a user's own, without which samples say nothing
     for name in ("loss", "nll") if method == "ar" else ("loss", "kl"):  # the record has neither gaps nor repetitions
         assert [m[name] for m in run.metrics() if m["split"] == "train"] == [
             m[name] for m in Run.open(tmp_path / "alone").metrics() if m["split"] == "train"

@@ -19,10 +19,14 @@ __all__ = ["by_method", "device", "masking", "matched", "model", "sampler", "sou
 WIDTH = {"mlp": "width", "unet": "channels", "dit": "width"}  # what is widened
 
 
-def source(of: config.Source) -> Source:
-    """The data. Imports no torch."""
+def source(of: config.Source, facts: dict | None = None) -> Source:
+    """The data; or by the `facts` of a user's own, without them. Imports no torch. Raises KeyError, TypeError, ValueError or
+    AttributeError for no such facts."""
     from vadd import data
 
+    if facts is not None:
+        own = {"corpus": data.Corpus, "array": data.Array, "csv": data.Csv, "text": data.Text}
+        return own[of.kind].from_facts(facts)
     match of:
         case config.PlaneSource():
             return data.Plane(of.name, of.vocab_size)

@@ -366,7 +366,7 @@ def opened(path: Path, out: Path | None = None, *read: str | None):
 
     run = Run.open(path)
     run.require_finished()
-    source = build.source(run.experiment.source)
+    source = run.source()
     if out is not None:
         own = getattr(run.experiment.source, "path", None)
         check_suffix(out, source, *filter(None, (own, *read)))

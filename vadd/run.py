@@ -5,6 +5,7 @@
     metrics.jsonl      append-only; one object a line with `step`, `split` and values in nats
     checkpoints/       what `--resume` continues from
     model.safetensors  the averaged weights; written last, so that it says that the run is finished
+    vocabulary.json    what the tokens of a user's own data stand for
     evaluation.json    what was measured
     likelihoods.npz    the bound of every held-out example, an array for each number of steps
     grids.json         times of the steps that are best on training examples, for each number of steps
@@ -144,6 +145,10 @@ class Run:
         return self.path / "model.safetensors"
 
     @property
+    def vocabulary(self) -> Path:
+        return self.path / "vocabulary.json"
+
+    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
 
@@ -242,6 +247,31 @@ class Run:
                 "those that were trained on"
             )
         return found
+
+    def remember_data(self, source: "Source") -> None:
+        """Keep what tells the data from others, and, of a user's own, what their tokens stand for."""
+        self.remember(data=getattr(source, "fingerprint", None))
+        if (facts := getattr(source, "facts", None)) is not None:
+            self.write_json(self.vocabulary, facts)
+
+    def source(self) -> "Source":
+        """The run's source. A user's own data are opened only when they are asked for, and may be gone for the rest.
+
+        Raises InputError if they are needed and missing or changed, or `vocabulary.json` is damaged."""
+        from vadd import build
+        from vadd.data import Remembered
+
+        def opened() -> "Source":
+            source = build.source(self.experiment.source)
+            self.require_data(source)
+            return source
+
+        if not self.vocabulary.is_file():
+            return opened()
+        try:
+            return Remembered(build.source(self.experiment.source, json.loads(self.vocabulary.read_bytes())), opened)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{self.vocabulary} is damaged; remove it, and the data are read in its place") from None
 
     def require_data(self, source: "Source") -> None:
         """Raises InputError where a user's data have changed since training: its tokens would mean something else, and

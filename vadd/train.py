@@ -278,9 +278,10 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     if resume:
         run.require_data(source)
-    elif os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several
+    if not run.begun and os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several
         name = torch.cuda.get_device_name() if where == "cuda" else "cpu"
-        run.remember(device=name, data=getattr(source, "fingerprint", None))
+        run.remember(device=name)
+        run.remember_data(source)
     labels = labels_of(source, getattr(model, "classes", 0))
     training = Training(run, model, source.split("train"), source.split("valid")[:500], labels)
     callbacks: list[Callback] = [

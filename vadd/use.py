@@ -41,8 +41,7 @@ def load(run: Run):
     """(model with its averaged weights, on the run's device; source). Raises InputError if the run was never finished."""
     run.require_finished()
     experiment = run.experiment
-    source = build.source(experiment.source)
-    run.require_data(source)
+    source = run.source()
     model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
     try:
         model.load_state_dict(load_file(run.weights))

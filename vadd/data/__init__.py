@@ -17,7 +17,7 @@ from vadd.data.custom import Array, Csv, Text
 from vadd.data.digits import Digits
 from vadd.data.mnist import Mnist
 from vadd.data.plane import Plane
-from vadd.data.source import Lines, Picture, Rows, Source, Split, integers
+from vadd.data.source import Lines, Picture, Remembered, Rows, Source, Split, integers
 
 __all__ = [
     "Array",
@@ -32,6 +32,7 @@ __all__ = [
     "Parity",
     "Picture",
     "Plane",
+    "Remembered",
     "Rows",
     "Source",
     "Split",

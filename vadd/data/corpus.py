@@ -91,6 +91,24 @@ class Corpus:
         tokenizer = None if self.kind in TRAINED else made(self.kind, self.root)
         return self.packed(self.name, self.root, asked, tokenizer, zero_shot=False)
 
+    @classmethod
+    def from_facts(cls, facts: dict) -> "Corpus":
+        """One without data, by the `facts` of another: for `show`, `read`, and all that its tokenizer does."""
+        of = cls(length=facts["length"])
+        pad, vocab_size = facts["pad"], facts["vocab_size"]
+        of.prepared = Prepared(tokenizers.restored(facts["tokenizer"]), pad, vocab_size, {}, {}, Path())
+        return of
+
+    @property
+    def facts(self) -> dict:
+        of = self.prepared
+        return {
+            "length": self.length,
+            "pad": of.pad,
+            "vocab_size": of.vocab_size,
+            "tokenizer": of.tokenizer.saved(),
+        }
+
     @property
     def tokenizer(self) -> Tokenizer:
         return self.prepared.tokenizer
@@ -249,7 +267,8 @@ class Corpus:
 
     def fill(self, aside: Path, folder: Path, name: str, found: dict[str, Part], tokenizer: Tokenizer | None, asked):
         print(f"preparing {name} ({self.kind}, {self.length} tokens, {self.packing}) in {folder}", file=sys.stderr)
-        if tokenizer is None:
+        made_here = tokenizer is None
+        if made_here:
             if "train" not in found:
                 raise InputError(
                     f"{name} has no training text to make {self.kind} of, only {' and '.join(found)}; give its training "
@@ -259,7 +278,7 @@ class Corpus:
             trained = tokenizers.Subwords.trained(texts, self.vocab) if self.kind == "bpe" else None
             tokenizer = trained or tokenizers.Characters.of(texts)
             pack.require_length(self.length, tokenizer.bos)
-        if tokenizer.saved() is not None:
+        if made_here:
             (aside / VOCABULARY).write_text(json.dumps(tokenizer.saved(), ensure_ascii=False), encoding="utf-8")
         filler, vocab_size = self.filler(tokenizer)
 

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -70,10 +71,23 @@ class Array:
         if x.min() < 0 or x.max() >= MOST_TOKENS:
             extreme = x.min() if x.min() < 0 else x.max()
             raise InputError(f"data {path} has the token {extreme}, allowed are 0 to {MOST_TOKENS - 1}; renumber them")
-        self.shape = x.shape[1:]
-        self.vocab_size = max(2, int(x.max()) + 1)
+        self._know(x.shape[1:], max(2, int(x.max()) + 1))
         self.x = x.astype(token_dtype(self.vocab_size))
         self.partition = partition(len(x), seed)
+
+    def _know(self, shape: tuple[int, ...], vocab_size: int) -> None:
+        self.shape, self.vocab_size = tuple(shape), vocab_size
+
+    @classmethod
+    def from_facts(cls, facts: dict) -> "Array":
+        """One without data, by the `facts` of another, for `show` and `read`."""
+        of = cls.__new__(cls)
+        of._know(facts["shape"], facts["vocab_size"])
+        return of
+
+    @property
+    def facts(self) -> dict:
+        return {"shape": self.shape, "vocab_size": self.vocab_size}
 
     def split(self, name: Split) -> np.ndarray:
         split_index(name)
@@ -120,30 +134,42 @@ class Csv:
     pad = None
 
     def __init__(self, path: str, seed: int = 0):
-        self.path = path
-        self.columns, rows = cells(path, "data")
-        self.fingerprint = sha256(json.dumps([self.columns, rows]).encode())
-        if len(self.columns) < 2:
-            raise InputError(
-                f"{path} has one column, {self.columns[0]!r}, at least two are needed; separate them by commas"
-            )
+        columns, rows = cells(path, "data")
+        self.fingerprint = sha256(json.dumps([columns, rows]).encode())
+        if len(columns) < 2:
+            raise InputError(f"{path} has one column, {columns[0]!r}, at least two are needed; separate them by commas")
         enough(len(rows), path, "rows")
-        self.categories = tuple(tuple(sorted(set(column), key=by_size)) for column in zip(*rows, strict=True))
-        for name, known in zip(self.columns, self.categories, strict=True):
+        categories = [sorted(set(column), key=by_size) for column in zip(*rows, strict=True)]
+        for name, known in zip(columns, categories, strict=True):
             if len(known) > MOST_CATEGORIES:
                 raise InputError(
                     f"column {name!r} of {path} has {len(known)} distinct values, at most {MOST_CATEGORIES} can be "
                     "categories; remove it (an id has nothing to learn) or bin it"
                 )
-        self.cardinalities = tuple(map(len, self.categories))
-        self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
-        self.vocab_size = max(2, *self.cardinalities)
-        self.shape = (len(self.columns),)
+        self._know(columns, categories)
         of_columns = [
             list(map(of.get, column)) for of, column in zip(self.tokens, zip(*rows, strict=True), strict=True)
         ]
         self.x = np.array(of_columns, dtype=token_dtype(self.vocab_size)).T.copy()
         self.partition = partition(len(rows), seed)
+
+    def _know(self, columns: Sequence[str], categories: Sequence[Sequence[str]]) -> None:
+        self.columns, self.categories = tuple(columns), tuple(map(tuple, categories))
+        self.cardinalities = tuple(map(len, self.categories))
+        self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
+        self.vocab_size = max(2, *self.cardinalities)
+        self.shape = (len(self.columns),)
+
+    @classmethod
+    def from_facts(cls, facts: dict) -> "Csv":
+        """One without data, by the `facts` of another, for `show` and `read`."""
+        of = cls.__new__(cls)
+        of._know(facts["columns"], facts["categories"])
+        return of
+
+    @property
+    def facts(self) -> dict:
+        return {"columns": self.columns, "categories": self.categories}
 
     def split(self, name: Split) -> np.ndarray:
         split_index(name)
@@ -259,7 +285,6 @@ class Text:
     pad = None
 
     def __init__(self, path: str, length: int = 0, seed: int = 0):
-        self.path = path
         lines = [line for line in re.split(r"\r\n|\r|\n", text_of(path, "data")) if line]
         enough(len(lines), path, "lines that are not empty")
         self.fingerprint = sha256("\n".join(lines).encode())
@@ -275,12 +300,25 @@ class Text:
 
         characters = np.frombuffer("".join(lines).encode("utf-32-le"), dtype="<u4")
         known, tokens = np.unique(characters, return_inverse=True)
-        self.alphabet = "".join(map(chr, known))
-        self.vocab_size = 1 + len(known)
-        self.shape = (length,)
+        self._know("".join(map(chr, known)), length, path)
         self.x = np.zeros((len(lines), length), dtype=token_dtype(self.vocab_size))
         self.x[np.arange(length) < np.array(list(map(len, lines)))[:, None]] = 1 + tokens
         self.partition = partition(len(lines), seed)
+
+    def _know(self, alphabet: str, length: int, path: str) -> None:
+        self.alphabet, self.path = alphabet, path
+        self.vocab_size, self.shape = 1 + len(alphabet), (length,)
+
+    @classmethod
+    def from_facts(cls, facts: dict) -> "Text":
+        """One without data, by the `facts` of another, for `show` and `read`."""
+        of = cls.__new__(cls)
+        of._know(facts["alphabet"], facts["length"], facts["path"])
+        return of
+
+    @property
+    def facts(self) -> dict:
+        return {"alphabet": self.alphabet, "length": self.shape[0], "path": self.path}
 
     def split(self, name: Split) -> np.ndarray:
         split_index(name)

@@ -12,8 +12,10 @@ integers (N, *shape), or one example (*shape).
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import cached_property
+from typing import Literal, Protocol, final
 
 import numpy as np
 
@@ -24,6 +26,7 @@ __all__ = [
     "SPLITS",
     "Lines",
     "Picture",
+    "Remembered",
     "Rows",
     "Source",
     "Split",
@@ -73,6 +76,7 @@ class Source(Protocol):
     entropy: float | None  # nats per example where the law is known
     ordered: bool  # tokens are levels (pixels, coordinates), not categories
     fingerprint: str | None  # of data that a user may change after training; else it may be missing
+    facts: dict | None  # JSON: all that `show` and `read` need of such data; likewise
     pad: int | None  # the token that fills up short examples, where there are such
 
     def split(self, name: Split) -> np.ndarray:
@@ -104,6 +108,23 @@ class Source(Protocol):
         Raises InputError if the file cannot be read, or a shape or a token does not fit.
         """
         ...
+
+
+@final
+class Remembered:
+    """A source as a run remembers it: `known` shows and reads without data, which are opened when they are asked for."""
+
+    DATA = ("split", "labels", "counts", "other", "fingerprint", "provenance")
+
+    def __init__(self, known: Source, opened: Callable[[], Source]):
+        self.known, self.opened = known, opened
+
+    @cached_property
+    def data(self) -> Source:
+        return self.opened()
+
+    def __getattr__(self, name: str):
+        return getattr(self.data if name in self.DATA else self.known, name)
 
 
 # ------------------------------------------------------------------------------------------------ splits and streams

@@ -62,8 +62,8 @@ class Tokenizer(Protocol):
         """The text, to which the tokens that begin, end and fill up add nothing."""
         ...
 
-    def saved(self) -> dict | None:
-        """What `restored` needs, where it was made from a training text."""
+    def saved(self) -> dict:
+        """What `restored` needs."""
         ...
 
 
@@ -122,8 +122,8 @@ class Bytes:
         """Bytes that are no UTF-8 are shown as �."""
         return bytes(token for token in ids if token < 256).decode("utf-8", errors="replace")
 
-    def saved(self) -> None:
-        """None: it is always the same."""
+    def saved(self) -> dict:
+        return {"kind": "bytes"}
 
 
 @final
@@ -176,10 +176,9 @@ class Subwords:
     def decode(self, ids: list[int]) -> str:
         return self.model.decode([token for token in ids if token not in self.silent], skip_special_tokens=False)
 
-    def saved(self) -> dict | None:
-        if not self.name.startswith("bpe-"):
-            return None
-        return {"kind": "bpe", "name": self.name, "model": json.loads(self.model.to_str())}
+    def saved(self) -> dict:
+        ends = {"bos": self.bos, "eos": self.eos, "pad": self.pad, "unknown": self.unknown}
+        return {"kind": "bpe", "name": self.name, "model": json.loads(self.model.to_str()), **ends}
 
 
 def restored(saved: dict) -> Tokenizer:
@@ -187,14 +186,16 @@ def restored(saved: dict) -> Tokenizer:
     this is none."""
     if saved["kind"] == "characters":
         return Characters(saved["alphabet"])
+    if saved["kind"] == "bytes":
+        return Bytes()
     if saved["kind"] != "bpe":
         raise ValueError(saved["kind"])
-    tokenizers = package("tokenizers", "a bpe tokenizer")
+    tokenizers = package("tokenizers", f"the tokenizer {saved['name']}")
     try:
         model = tokenizers.Tokenizer.from_str(json.dumps(saved["model"]))
     except Exception as error:  # the package raises nothing narrower
         raise ValueError(str(error)) from None
-    return Subwords(model, saved["name"], None, 0, None)
+    return Subwords(model, saved["name"], saved.get("bos"), saved.get("eos", 0), saved.get("pad"), saved.get("unknown"))
 
 
 # -------------------------------------------------------------------------------------------------- the published ones
