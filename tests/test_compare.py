@@ -40,7 +40,13 @@ def tiny(**more):
 def test_a_comparison_does_not_go_on_with_other_data_than_it_began_with(tmp_path):
     table = tmp_path / "people.csv"
     table.write_text("pet,size\n" + "cat,S\ndog,L\n" * 40)
-    few = {"train.steps": 2, "network.width": 16, "evaluation.num": 20, "evaluation.particles": 1, "train.device": "cpu"}
+    few = {
+        "train.steps": 2,
+        "network.width": 16,
+        "evaluation.num": 20,
+        "evaluation.particles": 1,
+        "train.device": "cpu",
+    }
     of = override(recipe("custom.csv"), {"source.path": str(table), **few})
     compare(of, methods=["mdm"], seeds=1, steps=[1], out=tmp_path / "out")
     table.write_text(table.read_text().replace("cat", "zebra"))

@@ -34,6 +34,7 @@ PUBLIC = {
     "entropy_bounded": "samplers",
     "remask": "samplers",
     "Autoregressive": "autoregressive",
+    "from_pretrained": "hub",
 }
 
 __all__ = ["__version__", *PUBLIC]

@@ -333,7 +333,15 @@ def encode(
             print(f"wrote {path}")
 
 
-COMMANDS = {command.__name__: command for command in (recipes, train, sample, fill, evaluate, compare, encode)}
+def export(run: RunPath, directory: Annotated[Path, Field(title="DIR", description="a new folder")]) -> None:
+    """Write what a finished run needs to be used by others, and a page about it, to a folder: for the Hub, or anywhere."""
+    from vadd import hub
+    from vadd.run import Run
+
+    print(f"wrote {hub.export(Run.open(run), directory)}")
+
+
+COMMANDS = {command.__name__: command for command in (recipes, train, sample, fill, evaluate, compare, encode, export)}
 
 
 # ------------------------------------------------------------------------------------------- what commands share
@@ -362,9 +370,10 @@ def require_same(run, names: dict[str, str | None], changes: dict[str, object]) 
 
 def opened(path: Path, out: Path | None = None, *read: str | None):
     """(finished run, its source), with `out` known to be writable before any work, and to be none of what is `read`."""
+    from vadd import hub
     from vadd.run import Run, check_suffix
 
-    run = Run.open(path)
+    run = Run.open(hub.folder(path))
     run.require_finished()
     source = run.source()
     if out is not None:

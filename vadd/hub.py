@@ -1,0 +1,171 @@
+"""A finished run as a folder to give away: what every command needs of it, and a page about it.
+
+Such a folder is a run directory without its training: `vadd sample`, `fill`, `evaluate` and `encode` take it as any other.
+Uploaded to the Hugging Face Hub, it comes back by `from_pretrained("OWNER/NAME")`.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vadd.data.hub import endpoint, package, reach, reason
+from vadd.errors import InputError
+from vadd.overrides import fields, replaced
+from vadd.run import Run, preview, require_folder, suffixes
+
+if TYPE_CHECKING:
+    from vadd.data import Source
+    from vadd.model import MaskedDiffusion
+
+__all__ = ["export", "from_pretrained"]
+
+PAGE, SAMPLES = "README.md", "samples.png"
+FILES = ["*.json", "*.safetensors", PAGE]  # of a repository, what is fetched
+SHOWN = 8  # examples on the page where they are text
+
+
+def export(run: Run, directory: Path | str) -> Path:
+    """Write the run to a new folder. Of paths on this machine the names of files are kept, as what they are.
+
+    Raises:
+        InputError: a run that is not finished, or a folder that is there already or cannot be written.
+    """
+    run.require_finished()
+    directory = Path(directory)
+    if directory.exists():
+        raise InputError(f"{directory} exists already; give another folder, or remove it")
+    require_folder(directory)
+    aside = None
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        for path in (run.environment, run.vocabulary, run.weights, run.evaluation, run.grids):
+            if path.is_file():
+                shutil.copyfile(path, aside / path.name)
+        new = Run(aside)
+        new.write_json(new.config, placeless(run.experiment).model_dump(mode="json"))
+        drawn = max(run.samples.glob("steps-*.png"), key=os.path.getmtime, default=None)
+        if drawn is not None:
+            shutil.copyfile(drawn, aside / SAMPLES)
+        (aside / PAGE).write_text(page(run, directory.name, drawn), encoding="utf-8")
+        aside.chmod(0o755)
+        aside.rename(directory)
+    except OSError as error:
+        raise InputError(f"could not write {directory}: {error.strerror or error}; give another folder") from error
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+    return directory
+
+
+def placeless(experiment):
+    """Without folders of this machine: a file is looked for where the command is given, public data in the usual places."""
+    known = fields(experiment)
+    changes: dict[str, object] = {"evaluation.scorer": ""}
+    for name in ("source.path", "source.tokenizer"):
+        if os.path.isabs(value := known.get(name, ("",))[0] or ""):
+            changes[name] = Path(value).name
+    if "source.root" in known:
+        changes["source.root"] = None
+    return replaced(experiment, changes)
+
+
+def from_pretrained(name: str | Path) -> tuple["MaskedDiffusion", "Source"]:
+    """The model, ready to sample, and the source whose `show` tells what its tokens are: of a run directory, of a folder
+    that `export` wrote, or of one on the Hugging Face Hub by its OWNER/NAME.
+
+    Raises:
+        InputError: no such folder, or nothing of that name on the Hub.
+    """
+    from vadd.use import load
+
+    return load(Run.open(folder(name)))
+
+
+def folder(name: str | Path) -> Path:
+    """Where a run is: a folder as it is named, or what was fetched from the Hub."""
+    path = Path(name)
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return path
+    hub = package("huggingface_hub", f"{name} from the Hub")
+    try:
+        try:
+            return Path(hub.snapshot_download(str(name), allow_patterns=FILES, local_files_only=True))
+        except Exception:  # not in the cache; the package raises several kinds
+            reach()
+            return Path(hub.snapshot_download(str(name), allow_patterns=FILES))
+    except Exception as error:  # whatever a network can do
+        raise InputError(
+            f"there is no run directory {name}, and it could not be fetched from {endpoint()} ({reason(error)})"
+        ) from None
+
+
+# ---------------------------------------------------------------------------------------------------------- the page
+
+
+def page(run: Run, name: str, drawn: Path | None) -> str:
+    """What a person should know who finds the folder: in the form of the Hub's model cards."""
+    experiment, source = run.experiment, run.source()
+    found = json.loads(run.evaluation.read_bytes()) if run.evaluation.is_file() else {}
+    kept, of = run.known(), experiment.train
+    latents = f', latents="{experiment.sampling.latents}"' if experiment.latent.dim else ""
+    parts = [
+        "---\nlibrary_name: vadd\ntags: [discrete-diffusion, masked-diffusion, vadd]\n---\n",
+        f"# {experiment.recipe}, {experiment.method}\n",
+        f"{experiment.about.partition(';')[0]}.\n",
+        f"Trained by vadd {kept.get('vadd', '')} (torch {kept.get('torch', '')}): {of.steps:,} steps of {of.batch}, seed "
+        f"{experiment.seed}. Data: {found.get('data') or experiment.source.kind}.\n",
+    ]
+    if drawn is not None:
+        parts.append(f"![Samples]({SAMPLES})\n\n*{steps_of(drawn)} steps, not selected.*\n")
+    elif samples := shown(run, source):
+        parts.append(f"```\n{samples}\n```\n")
+    suffix = next((s for s in (".png", ".txt") if s in suffixes(source)), ".csv")
+    parts.append(
+        f"## Use\n\n```\nvadd sample {name} --num 16 --steps 4 --out samples{suffix}\n```\n\n```python\nimport vadd\n\n"
+        f'model, source = vadd.from_pretrained("{name}")\n'
+        f"x = vadd.sample(model, 16, steps=4{latents})\nprint(source.show(x.numpy()))\n```\n"
+    )
+    if found.get("steps"):
+        parts.append(f"## Measured\n\n{table(found)}")
+    return "\n".join(parts)
+
+
+def steps_of(path: Path) -> str:
+    return path.stem.partition("-")[2]
+
+
+def shown(run: Run, source: "Source") -> str:
+    """Some of the samples that were judged, as text; nothing if there are none."""
+    import numpy as np
+
+    paths = sorted(run.samples.glob("steps-*.npy"), key=os.path.getmtime)
+    return preview(np.load(paths[-1], allow_pickle=False)[:SHOWN], source) if paths else ""
+
+
+def table(found: dict) -> str:
+    """The numbers of evaluation.json, a row for each number of steps."""
+    settings, floor = found.get("settings", {}), found.get("floor", {})
+    names = list(dict.fromkeys(name for row in found["steps"].values() for name in row))
+    rows = [["steps", *names], ["---"] * (1 + len(names))]
+    rows += [[steps, *(number(row.get(name)) for name in names)] for steps, row in found["steps"].items()]
+    if floor:
+        rows.append(["floor", *(number(floor.get(name)) for name in names)])
+    lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    about = [
+        "nelbo: an upper bound on -log p of the sampler that takes so many steps, nats an example, of "
+        f"{settings.get('held_out')} held-out examples ± their standard error ({settings.get('particles')} particles).",
+        f"The rest is of {settings.get('num')} samples; the floor is what as many true ones get.",
+        f"Features: {found['extractor']}." if found.get("extractor") else "",
+    ]
+    return f"{lines}\n{' '.join(about).strip()}\n"
+
+
+def number(value: object) -> str:
+    if isinstance(value, dict) and "mean" in value:
+        se = value.get("se")
+        return f"{value['mean']:.4g}" + (f" ± {se:.2g}" if se is not None else "")
+    return f"{value:.4g}" if isinstance(value, int | float) else ""
