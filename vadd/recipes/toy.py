@@ -19,8 +19,8 @@ __all__ = [
 def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2, steps: int = 8000) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
     of two numbers is enough to say where on the plane the point lies. A long thin strip needs room to be laid out without
-    folds, four numbers, and three times the steps. After the warm-up, four importance-weighted particles: a strip is hard to
-    cut into Gaussians, and they ask less of the posterior."""
+    folds, four numbers; several arms side by side also need three times the steps. After the warm-up, four
+    importance-weighted particles: a strip is hard to cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 3000} minutes; {reached}",
@@ -38,9 +38,7 @@ def checkerboard() -> Experiment:
 
 
 def swissroll() -> Experiment:
-    return plane(
-        "swissroll", "a rolled-up strip", "JS in 1 step: .011, vadd-plus .003, mdm .377", latent=4, steps=24_000
-    )
+    return plane("swissroll", "a rolled-up strip", "JS in 1 step: .011, vadd-plus .003, mdm .377", latent=4)
 
 
 def circles() -> Experiment:
