@@ -235,14 +235,18 @@ def test_thumbnails_are_levels_of_means_of_blocks(batches, tmp_path):
         assert x.shape == (BATCH, 3, size, size)
     assert len(Cifar10(root, size=8).labels("train")) == len(Cifar10(root, size=8).split("train"))
     assert np.array_equal(Cifar10(root, size=32).split("test"), whole)
+    assert Cifar10(root).provenance.endswith("images: the original")
+    assert "8 x 8 in 256 levels, not comparable" in Cifar10(root, size=8).provenance
     for wrong, sentence in (({"size": 24}, "size must be 8, 16 or 32, got 24"), ({"levels": 1}, "2 to 256, got 1")):
         with pytest.raises(InputError, match=sentence):
             Cifar10(**wrong)
 
 
-def test_a_picture_of_thumbnails_is_of_the_same_size_and_read_back(tmp_path):
-    source = Cifar10(size=16, levels=5)
-    x = np.random.default_rng(0).integers(0, 5, (1, 3, 16, 16))
+@pytest.mark.parametrize("levels", [5, 16, 100, 200])
+def test_a_picture_of_thumbnails_is_of_the_same_size_and_read_back(tmp_path, levels):
+    source = Cifar10(size=16, levels=levels)
+    x = np.random.default_rng(0).integers(0, levels, (1, 3, 16, 16))
+    x[0, 0, 0, :2] = 0, levels - 1
     pixels = source.show(x).pixels
     assert (pixels.min(), pixels.max(), pixels.shape) == (0, 255, (72, 72, 3))
     Image.fromarray(pixels[4:68:4, 4:68:4]).save(tmp_path / "x.png")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import everything, generator, small_model
 
-from vadd import Gaussian, Replay, exact_nll, nelbo, stratified_times
+from vadd import Gaussian, MaskedDiffusion, Replay, exact_nll, nelbo, stratified_times
 from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, log_mu, persistent
 
 
@@ -99,6 +99,30 @@ def test_the_importance_weighted_persistent_objective_is_a_bound_for_the_sampler
         bound = nelbo(model, x[rows], T, particles=6, generator=generator(T), **options)
         assert truth - 4 * error < ours < one[rows].mean().item() - 4 * error
         assert T > 1 or ours == pytest.approx(bound.mean().item(), abs=4 * 2**0.5 * error)
+
+
+@pytest.mark.parametrize("network", [{}, {"prior": "mixture", "components": 4}, {"prior": "chain", "slots": 3}])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_particle_that_is_chosen_trains_every_parameter_in_either_precision(network, precision):
+    """The pass without gradients must leave nothing behind that autocast takes for weights of the pass with them."""
+    model = small_model((3,), 3, 2, scale=1.5, network=network)
+    x, t = everything(model), torch.full((27,), 0.5, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        loss, _ = iw_persistent(model, x, t, t - 0.5, torch.full((27,), 2), 4, generator=generator(1))
+    loss.mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_rows_without_a_latent_cost_the_same_with_any_number_of_particles():
+    model = small_model((3,), 3, 2, scale=1.5, network={"steps": True})
+    model = MaskedDiffusion((3,), model.masking, model.denoiser, model.recognition, until=2).eval()
+    x, t, steps = everything(model), torch.ones(27, dtype=torch.float64), torch.arange(27) % 4 + 1
+    with torch.no_grad(), model.told(steps):
+        many, terms = iw_persistent(model, x, t, 1 - 1 / steps, steps, 5, generator=generator(1))
+        one, _ = persistent(model, x, t, 1 - 1 / steps, steps, generator=generator(1))
+    assert torch.allclose(many[steps > 2], one[steps > 2], atol=1e-5)
+    assert (many[steps <= 2] - one[steps <= 2]).abs().min() > 1e-3
+    assert ((terms.kl > 0) == (steps <= 2)).all()
 
 
 def test_a_network_that_reads_t_is_told_the_next_number_of_steps_it_was_trained_with():

@@ -249,7 +249,8 @@ class Objective(Frozen):
     draws: float = Field(
         1.0,
         ge=1,
-        description="of those: corruptions of an example, each at its own T; 1.5: of every second example two",
+        description="of persistent, reweighted, step-aware: corruptions of an example, each at its own T; 1.5: of every "
+        "second example two",
     )
     steps: tuple[Steps, ...] = Field(
         (1, 2, 4, 8, 16, 64),

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.noise import normal, rows_of, uniform
+from vadd.noise import drawn, normal, rows_of
 
 __all__ = ["Draw", "Gaussian", "Kept", "Mixture", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
 
@@ -89,9 +89,7 @@ class Mixture(NamedTuple):
 
     def component(self, generator=None) -> Gaussian:
         """One of them for each vector, drawn by their weights."""
-        below = self.log_weights.exp().double().cumsum(-1)
-        u = uniform(generator, (*below.shape[:-1], 1), below.device)
-        c = (below <= u * below[..., -1:]).sum(-1).clamp(max=below.shape[-1] - 1)
+        c = drawn(generator, self.log_weights.exp())
         return Gaussian(self.means[c], self.log_stds[c])
 
     def log_prob(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, " B"]:

@@ -46,7 +46,7 @@ from vadd.errors import InputError
 from vadd.latent import Gaussian, Mixture, Mode, Posterior, Replay, Scaled
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
-from vadd.noise import Streams, uniform
+from vadd.noise import Streams, drawn, uniform
 from vadd.objective import log_mu, repeated, token_log_mu
 from vadd.schedule import Grid, time_grid
 
@@ -280,9 +280,7 @@ def latents_given(
 
     def chosen(q: Posterior, streams: Streams) -> list[Tensor]:
         log_w = log_f(q, particles).double() + _log_ratio(q, particles)
-        cumulative = torch.softmax(log_w, 1).cumsum(1)
-        u = uniform(streams, (len(x_t), 1), x_t.device) * cumulative[:, -1:]
-        best = (cumulative <= u).sum(1).clamp(max=particles - 1)
+        best = drawn(streams, torch.softmax(log_w, 1))
         row = torch.arange(len(x_t), device=x_t.device)
         return [z.unflatten(0, (-1, particles))[row, best] for z in q.latents]
 

@@ -18,7 +18,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-__all__ = ["Streams", "normal", "rows_of", "uniform"]
+__all__ = ["Streams", "drawn", "normal", "rows_of", "uniform"]
 
 
 def signed(n: int) -> int:
@@ -87,6 +87,13 @@ def normal(generator, shape: tuple[int, ...], device) -> Tensor:
     """Standard normal float32 numbers, of the given shape."""
     where = generator.device if generator is not None else device
     return torch.randn(shape, generator=generator, device=where).to(device)
+
+
+def drawn(generator, shares: Tensor) -> Tensor:
+    """For each row of shares (*B, K), which need not add up to one, the number of one of them: (*B,)."""
+    cumulative = shares.double().cumsum(-1)
+    u = uniform(generator, (*cumulative.shape[:-1], 1), cumulative.device) * cumulative[..., -1:]
+    return (cumulative <= u).sum(-1).clamp(max=cumulative.shape[-1] - 1)
 
 
 @singledispatch

@@ -33,8 +33,8 @@ step, f(z) = Π_i μ^i(z)[x^i]: a draw from nearer to the posterior than r (Crem
 
     E_{z_1..z_K} E_J [T r (-log_likelihood) + log f(z_J) - log 1/K Σ_j w_j]
 
-is a bound for every T, and for T = 1 the importance-weighted one. Only z_J is differentiated, so that K particles cost
-little more than one; θ sees it as drawn, φ through z_J weighed by w̃_J.
+is a bound for every T, and for T = 1 the importance-weighted one. Only z_J is differentiated: K particles cost K calls of
+the denoiser that keep nothing. θ sees z_J as drawn, φ through z_J weighed by w̃_J.
 """
 
 import math
@@ -48,7 +48,7 @@ from torch import Tensor
 from vadd.latent import Posterior
 from vadd.masking import stratified_times
 from vadd.model import MaskedDiffusion
-from vadd.noise import Streams, uniform
+from vadd.noise import Streams, drawn
 
 __all__ = [
     "Terms",
@@ -257,17 +257,15 @@ def iw_persistent(
         with model.told_of(copies):
             log_f = log_mu(model, x[copies], *at, many).view(-1, particles)
         log_w = log_f + many.log_ratio.view(-1, particles)
-        cumulative = torch.softmax(log_w.double(), 1).cumsum(1)
-        u = uniform(generator, (len(x), 1), x.device) * cumulative[:, -1:]
-        J = (cumulative <= u).sum(1, keepdim=True).clamp(max=particles - 1)
-        share = torch.softmax(log_w, 1).gather(1, J).squeeze(1)  # w̃_J
-        value = log_f.gather(1, J).squeeze(1) + math.log(particles) - torch.logsumexp(log_w, 1)
-    rows = torch.arange(len(x), device=x.device) * particles + J.squeeze(1)
+        shares = torch.softmax(log_w, 1)
+        J = drawn(generator, shares)
+        rows = torch.arange(len(x), device=x.device) * particles + J
+        value = log_f.flatten()[rows] + math.log(particles) - torch.logsumexp(log_w, 1)
     chosen = Posterior(r.features, r.heads, streams[rows], silent=r.silent)  # the same z again
     x_t = masking.corrupt(x, t, generator)
     masked = masking.is_masked(x_t)
     log_likelihood = steps * masking.reveal_probability(t, s) * log_mu(model, x, x_t, t, masked, chosen)
-    weigh(chosen.latents, share)
+    weigh(chosen.latents, shares.flatten()[rows])
     seen = chosen.log_ratio  # its gradient is wanted, its value is not
     loss = value - log_likelihood - (seen - seen.detach())
     return loss, Terms(log_likelihood, chosen.kl, masked.flatten(1).sum(1), chosen)

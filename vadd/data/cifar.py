@@ -15,7 +15,8 @@ A training set keeps its last tenth to validate: 45,000 / 5,000 / 10,000 of the 
 a class at a time in turn, so that the tenth has all classes. A set without a test part is partitioned 80 / 10 / 10.
 
 The tokens are the levels of red, green and blue, 256 or fewer, in steps of equal width: floor(k levels / 256). Smaller
-pictures, thumbnails, are the means of blocks. The law is not known: no table, no entropy.
+pictures, thumbnails, are the means of blocks; no number on them can be compared with one of the whole. The law is not
+known: no table, no entropy.
 """
 
 import io
@@ -148,13 +149,26 @@ class Cifar10:
     def reduced(self, x: np.ndarray) -> np.ndarray:
         """uint8 (N, 3, H, H) as tokens of this size: each the level of the mean of a block."""
         size, step = self.shape[1], x.shape[2] // self.shape[1]
+        if self.whole:
+            return x
         sums = x.reshape(len(x), 3, size, step, size, step).sum((3, 5), dtype=np.uint32)
         return (sums * self.vocab_size // (256 * step**2)).astype(np.uint8)
 
     @property
+    def whole(self) -> bool:
+        """Whether tokens are the pixels themselves."""
+        return (self.shape, self.vocab_size) == (SHAPE, 256)
+
+    @property
     def provenance(self) -> str:
         """Where these images come from and whether they are the original ones, in a phrase for reports."""
-        return self.found.provenance
+        size, levels = self.shape[1], self.vocab_size
+        made = (
+            ""
+            if self.whole
+            else f"; here as means of blocks, {size} x {size} in {levels} levels, not comparable with them"
+        )
+        return self.found.provenance + made
 
     def split(self, name: Split) -> np.ndarray:
         split_index(name)
@@ -172,7 +186,9 @@ class Cifar10:
 
     def show(self, x: np.ndarray) -> Picture:
         """A nearly square grid in colour, row by row."""
-        colours = np.round(np.asarray(x) * (255 / (self.vocab_size - 1))).astype(np.uint8)
+        colours = (-(-np.asarray(x, dtype=np.int64) * 255 // (self.vocab_size - 1))).astype(
+            np.uint8
+        )  # up: `read` goes down
         return tiled(colours.transpose(0, 2, 3, 1), PICTURE // self.shape[1], GAP)
 
     def read(self, given: str) -> np.ndarray:
