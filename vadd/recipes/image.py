@@ -78,8 +78,8 @@ def cifar10_small() -> Experiment:
     """Thumbnails, and an MLP: what a CPU can learn of photographs in minutes."""
     return Experiment(
         recipe="image.cifar10-small",
-        about="CIFAR-10 as thumbnails of 16 x 16 in 16 levels a colour, MLP over all pixels; 4000 steps of 128, about 8 "
-        "minutes on one core; not measured yet",
+        about="CIFAR-10 as thumbnails of 16 x 16 in 16 levels a colour, MLP over all pixels; 4000 steps of 128, 6 to 9 "
+        "minutes on one core; nelbo in 1 step 1646, vadd-plus 1515, masked diffusion 2047 (of images in JPEG)",
         source=CifarSource(size=16, levels=16),
         latent=Latent(dim=32),
         network=MLP(width=512, embedding=4, levels=True),
