@@ -244,7 +244,9 @@ class Objective(Frozen):
     kl_cycles: Count = Field(1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
     particles: Count = Field(
-        1, description="above 1, after the warm-up, the importance-weighted objective, of delbo and persistent"
+        1,
+        description="above 1, after the warm-up, the importance-weighted objective, of delbo and persistent; this in "
+        "min(T, L) network calls",
     )
     draws: float = Field(
         1.0,

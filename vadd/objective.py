@@ -26,15 +26,11 @@ After the warm-up, with K > 1 particles z_j ~ r the paper's objective becomes im
     E_t E_{x_t} E_r  w(t) [ -log 1/K Σ_j exp(log_likelihood_j + log p(z_j)/r_φ(z_j | x, M)) ],
 
 trained with the doubly reparameterised gradient (Tucker et al. 2019, arXiv 1810.04152), whose noise vanishes where r is
-the exact posterior: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by w̃_j².
+the exact posterior: θ sees the terms weighed by w̃_j, the normalised weights, φ through z_j weighed by w̃_j². The
+persistent objective has all steps in one integral over z, so for K > 1 it takes a whole path, of at most L steps that
+reveal anything:
 
-The persistent objective takes one of K particles, z_J with J ~ w̃ for weights w_j = p(z_j) f(z_j) / r(z_j | x) of a single
-step, f(z) = Π_i μ^i(z)[x^i]: a draw from nearer to the posterior than r (Cremer et al. 2017, arXiv 1704.02916). With it
-
-    E_{z_1..z_K} E_J [T r (-log_likelihood) + log f(z_J) - log 1/K Σ_j w_j]
-
-is a bound for every T, and for T = 1 the importance-weighted one. Only z_J is differentiated: K particles cost K calls of
-the denoiser that keep nothing. θ sees z_J as drawn, φ through z_J weighed by w̃_J.
+    E_path E_r [-log 1/K Σ_j exp(Σ_k log_likelihood_{j,k} + log p(z_j)/r_φ(z_j | x))].
 """
 
 import math
@@ -45,10 +41,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vadd.latent import Posterior
-from vadd.masking import stratified_times
+from vadd.latent import Posterior, Replay
+from vadd.masking import per_row, stratified_times
 from vadd.model import MaskedDiffusion
-from vadd.noise import Streams, drawn
+from vadd.noise import uniform
 
 __all__ = [
     "Terms",
@@ -237,38 +233,33 @@ def iw_delbo(
 def iw_persistent(
     model: MaskedDiffusion,
     x: Int[Tensor, "B *D"],
-    t: Float[Tensor, " B"],
-    s: Float[Tensor, " B"],
     steps: Int[Tensor, " B"],
     particles: int,
     *,
     generator=None,
 ) -> tuple[Float[Tensor, " B"], Terms]:
-    """The importance-weighted persistent objective for the step from t to s of a sampler of T = `steps` steps, with its
-    terms, which are those of the particle chosen. It is for training, so it needs the graph."""
+    """The importance-weighted persistent objective of samplers of `steps` steps, with its terms, whose log-likelihood is the
+    mean over particles: the bound of `vadd.nelbo` for fixed z, for training. At most min(T, L) network calls.
+    """
     masking = model.masking
-    everything, one = torch.ones_like(x, dtype=torch.bool), torch.ones_like(t)
-    r = model.posterior(x, everything, one)
-    streams = Streams.spawn(len(x) * particles, generator, x.device)
-    with torch.no_grad():
-        copies = torch.arange(len(x), device=x.device).repeat_interleave(particles)
-        at = masking.hide(x, everything)[copies], one[copies], everything[copies]
-        many = repeated(r, particles, Streams(streams.seeds))
+    masked, one = torch.ones_like(x, dtype=torch.bool), x.new_ones(len(x), dtype=torch.float64)
+    T = per_row(steps, x)
+    last = (T * masking.schedule.time(uniform(generator, tuple(x.shape), x.device))).floor().clamp(max=T - 1)
+    r = repeated(model.posterior(x, masked, one), particles, generator)
+    log_f = torch.zeros(len(x), particles, device=x.device)
+    while len(rows := masked.flatten(1).any(1).nonzero().squeeze(1)):
+        s = last.where(masked, -1)[rows].flatten(1).amax(1)  # the step from (s+1)/T to s/T is the next that reveals any
+        revealed = masked[rows] & (last[rows] == per_row(s, x))
+        copies, t = rows.repeat_interleave(particles), (s + 1) / steps[rows]
+        kept = (z.unflatten(0, (-1, particles))[rows].flatten(0, 1) for z in r.latents)
+        draw = Replay(*kept) if r.latents else r
+        at = [a.repeat_interleave(particles, 0) for a in (t, revealed)]
         with model.told_of(copies):
-            log_f = log_mu(model, x[copies], *at, many).view(-1, particles)
-        log_w = log_f + many.log_ratio.view(-1, particles)
-        shares = torch.softmax(log_w, 1)
-        J = drawn(generator, shares)
-        rows = torch.arange(len(x), device=x.device) * particles + J
-        value = log_f.flatten()[rows] + math.log(particles) - torch.logsumexp(log_w, 1)
-    chosen = Posterior(r.features, r.heads, streams[rows], silent=r.silent)  # the same z again
-    x_t = masking.corrupt(x, t, generator)
-    masked = masking.is_masked(x_t)
-    log_likelihood = steps * masking.reveal_probability(t, s) * log_mu(model, x, x_t, t, masked, chosen)
-    weigh(chosen.latents, shares.flatten()[rows])
-    seen = chosen.log_ratio  # its gradient is wanted, its value is not
-    loss = value - log_likelihood - (seen - seen.detach())
-    return loss, Terms(log_likelihood, chosen.kl, masked.flatten(1).sum(1), chosen)
+            found = log_mu(model, x[copies], masking.hide(x, masked)[copies], *at, draw)
+        log_f = log_f.index_add(0, rows, found.view(-1, particles))
+        masked = masked.index_put((rows,), masked[rows] & ~revealed)
+    log_w = log_f + r.log_ratio.view(-1, particles)
+    return reparameterised(log_w, r), mean_terms(log_w, r, x[:1].numel() * one.long())
 
 
 def repeated(r: Posterior, particles: int, generator) -> Posterior:
@@ -280,17 +271,12 @@ def repeated(r: Posterior, particles: int, generator) -> Posterior:
 def reparameterised(log_w: Float[Tensor, "B K"], r: Posterior) -> Float[Tensor, " B"]:
     """-log 1/K Σ_j w_j, whose gradient is the doubly reparameterised one."""
     share = torch.softmax(log_w.detach(), 1)  # w̃_j
-    weigh(r.latents, share.flatten())
+    for z in r.latents:
+        if z.requires_grad:
+            z.register_hook(lambda g, z=z: g * share.view(-1, *[1] * (z.dim() - 1)))
     value = math.log(log_w.shape[1]) - torch.logsumexp(log_w.detach(), 1)
     seen = -(share * log_w).sum(1)  # its gradient is what is wanted, its value is not
     return value + seen - seen.detach()
-
-
-def weigh(latents: list[Tensor], share: Float[Tensor, " N"]) -> None:
-    """From now on, gradients that come to φ through z are weighed by `share`."""
-    for z in latents:
-        if z.requires_grad:
-            z.register_hook(lambda g: g * share.view(-1, *[1] * (g.dim() - 1)))
 
 
 def mean_terms(log_w: Float[Tensor, "B K"], r: Posterior, masked: Int[Tensor, " B"]) -> Terms:

@@ -117,11 +117,10 @@ class Training(lightning.LightningModule):
             i = torch.ceil(stratified_times(len(x), shared, **place) * T)
             one_step = {"persistent": persistent, "reweighted": reweighted, "step-aware": step_aware}[of.kind]
             with self.model.told(T, labels=labels):
-                step_of_T = x, i / T, (i - 1) / T, T
                 if of.kind == "persistent" and particles > 1:
-                    loss, terms = iw_persistent(self.model, *step_of_T, particles, generator=noise)
+                    loss, terms = iw_persistent(self.model, x, T, particles, generator=noise)
                 else:
-                    loss, terms = one_step(self.model, *step_of_T, free_bits=of.free_bits, **options)
+                    loss, terms = one_step(self.model, x, i / T, (i - 1) / T, T, free_bits=of.free_bits, **options)
         elif particles > 1:
             t = stratified_times(len(x), shared, **place)
             with self.model.told(labels=labels):
