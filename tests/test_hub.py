@@ -30,7 +30,7 @@ def pets(tmp_path):
     run.remember_data(build.source(of.source))
     cell = {"mean": 1.23456, "se": 0.01, "particles": 4}
     row = {"nelbo": cell, "pairwise_error": 0.25}
-    settings = {"held_out": 4, "particles": 4, "num": 100}
+    settings = {"held_out": 4, "particles": 4, "num": 100, "scorer": str(tmp_path / "private" / "ar")}
     run.write_json(
         run.evaluation, {"steps": {"1": row, "2": row}, "floor": {"pairwise_error": 0.1}, "settings": settings}
     )
@@ -54,6 +54,12 @@ def test_what_was_exported_samples_as_the_run_did_without_its_data(pets, tmp_pat
     rows = source.show(vadd.sample(model, 5, steps=1, generator=torch.Generator().manual_seed(0)).numpy())
     assert rows.columns == ("pet", "size")
     assert {cell for row in rows.rows for cell in row} <= {"cat", "dog", "S", "L"}
+
+
+def test_a_run_of_an_earlier_version_tells_what_its_tokens_stand_for_as_well(pets, tmp_path):
+    before = pets.vocabulary.read_text()
+    pets.vocabulary.unlink()
+    assert (hub.export(pets, tmp_path / "pets") / "vocabulary.json").read_text() == before
 
 
 def test_no_folder_of_this_machine_is_given_away(pets, tmp_path):

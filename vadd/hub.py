@@ -29,7 +29,8 @@ SHOWN = 8  # examples on the page where they are text
 
 
 def export(run: Run, directory: Path | str) -> Path:
-    """Write the run to a new folder. Of paths on this machine the names of files are kept, as what they are.
+    """Write the run to a new folder: without its data, but with what their tokens stand for, as the categories of a table.
+    Of paths on this machine the names of files are kept.
 
     Raises:
         InputError: a run that is not finished, or a folder that is there already or cannot be written.
@@ -39,18 +40,22 @@ def export(run: Run, directory: Path | str) -> Path:
     if directory.exists():
         raise InputError(f"{directory} exists already; give another folder, or remove it")
     require_folder(directory)
-    aside = None
+    source, aside = run.source(), None
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-        for path in (run.environment, run.vocabulary, run.weights, run.evaluation, run.grids):
+        for path in (run.environment, run.weights, run.grids):
             if path.is_file():
                 shutil.copyfile(path, aside / path.name)
         new = Run(aside)
+        if run.evaluation.is_file():
+            new.write_json(new.evaluation, named(json.loads(run.evaluation.read_bytes())))
+        if (facts := getattr(source, "facts", None)) is not None:
+            new.write_json(new.vocabulary, facts)
         new.write_json(new.config, placeless(run.experiment).model_dump(mode="json"))
         drawn = max(run.samples.glob("steps-*.png"), key=os.path.getmtime, default=None)
         if drawn is not None:
             shutil.copyfile(drawn, aside / SAMPLES)
-        (aside / PAGE).write_text(page(run, directory.name, drawn), encoding="utf-8")
+        (aside / PAGE).write_text(page(run, source, directory.name, drawn), encoding="utf-8")
         aside.chmod(0o755)
         aside.rename(directory)
     except OSError as error:
@@ -71,6 +76,18 @@ def placeless(experiment):
     if "source.root" in known:
         changes["source.root"] = None
     return replaced(experiment, changes)
+
+
+def named(value: object) -> object:
+    """JSON in which absolute paths are the names of their files."""
+    match value:
+        case dict():
+            return {key: named(inner) for key, inner in value.items()}
+        case list():
+            return list(map(named, value))
+        case str() if os.path.isabs(value):
+            return Path(value).name
+    return value
 
 
 def from_pretrained(name: str | Path) -> tuple["MaskedDiffusion", "Source"]:
@@ -106,9 +123,9 @@ def folder(name: str | Path) -> Path:
 # ---------------------------------------------------------------------------------------------------------- the page
 
 
-def page(run: Run, name: str, drawn: Path | None) -> str:
+def page(run: Run, source: "Source", name: str, drawn: Path | None) -> str:
     """What a person should know who finds the folder: in the form of the Hub's model cards."""
-    experiment, source = run.experiment, run.source()
+    experiment = run.experiment
     found = json.loads(run.evaluation.read_bytes()) if run.evaluation.is_file() else {}
     kept, of = run.known(), experiment.train
     latents = f', latents="{experiment.sampling.latents}"' if experiment.latent.dim else ""
