@@ -1,7 +1,7 @@
 """A run given away: it does without its data and its machine what it did before."""
 
-import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +107,9 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(pets, tmp_path, mon
         with pytest.raises(InputError, match=r"could not write .*pets: No space left on device; give another folder"):
             hub.export(pets, tmp_path / "pets")
     assert set(tmp_path.iterdir()) == before
+    pets.evaluation.write_text("{")
+    with pytest.raises(InputError, match=r"evaluation\.json is damaged; measure it again"):
+        hub.export(pets, tmp_path / "pets")
     pets.weights.unlink()
     with pytest.raises(InputError, match="was never finished"):
         hub.export(pets, tmp_path / "pets")
@@ -136,6 +139,13 @@ def test_a_run_comes_back_from_the_hub_by_its_name(pets, tmp_path, monkeypatch):
     assert (tmp_path / "x.csv").read_text().startswith("pet,size\n")
 
 
+def test_without_the_package_of_the_hub_a_missing_run_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"there is no run directory a/b; to fetch one of that name from the Hub: pip"):
+        vadd.from_pretrained("a/b")
+
+
 def test_a_name_that_nobody_has_is_told(tmp_path, monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -145,7 +155,6 @@ def test_a_name_that_nobody_has_is_told(tmp_path, monkeypatch):
         vadd.from_pretrained("a/b")
     with pytest.raises(InputError, match=r"there is no run directory nothing; make one with"):
         vadd.from_pretrained("nothing")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").write_text(json.dumps({}))
-    with pytest.raises(InputError, match=r"there is no run directory a/b; make one"):
-        vadd.from_pretrained("a/b")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match=r"there is no run directory runs/typo; make one"):  # and nobody is asked
+        vadd.from_pretrained("runs/typo")

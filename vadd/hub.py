@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vadd.data.hub import endpoint, package, reach, reason
+from vadd.data.hub import endpoint, reach, reason
 from vadd.errors import InputError
 from vadd.overrides import fields, replaced
 from vadd.run import Run, preview, require_folder, suffixes
@@ -40,22 +40,22 @@ def export(run: Run, directory: Path | str) -> Path:
     if directory.exists():
         raise InputError(f"{directory} exists already; give another folder, or remove it")
     require_folder(directory)
-    source, aside = run.source(), None
+    source, found, aside = run.source(), measured(run), None
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
         for path in (run.environment, run.weights, run.grids):
             if path.is_file():
                 shutil.copyfile(path, aside / path.name)
         new = Run(aside)
-        if run.evaluation.is_file():
-            new.write_json(new.evaluation, named(json.loads(run.evaluation.read_bytes())))
+        if found:
+            new.write_json(new.evaluation, found)
         if (facts := getattr(source, "facts", None)) is not None:
             new.write_json(new.vocabulary, facts)
         new.write_json(new.config, placeless(run.experiment).model_dump(mode="json"))
         drawn = max(run.samples.glob("steps-*.png"), key=os.path.getmtime, default=None)
         if drawn is not None:
             shutil.copyfile(drawn, aside / SAMPLES)
-        (aside / PAGE).write_text(page(run, source, directory.name, drawn), encoding="utf-8")
+        (aside / PAGE).write_text(page(run, source, found, directory.name, drawn), encoding="utf-8")
         aside.chmod(0o755)
         aside.rename(directory)
     except OSError as error:
@@ -76,6 +76,16 @@ def placeless(experiment):
     if "source.root" in known:
         changes["source.root"] = None
     return replaced(experiment, changes)
+
+
+def measured(run: Run) -> dict:
+    """What is in `evaluation.json`, without folders of this machine; nothing if it is not there."""
+    if not run.evaluation.is_file():
+        return {}
+    try:
+        return named(json.loads(run.evaluation.read_bytes()))
+    except ValueError:
+        raise InputError(f"{run.evaluation} is damaged; measure it again with: vadd evaluate {run.path}") from None
 
 
 def named(value: object) -> object:
@@ -103,11 +113,16 @@ def from_pretrained(name: str | Path) -> tuple["MaskedDiffusion", "Source"]:
 
 
 def folder(name: str | Path) -> Path:
-    """Where a run is: a folder as it is named, or what was fetched from the Hub."""
+    """Where a run is: a folder as it is named; or, of OWNER/NAME where there is no folder OWNER, what the Hub has."""
     path = Path(name)
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+    if path.parent.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         return path
-    hub = package("huggingface_hub", f"{name} from the Hub")
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise InputError(
+            f"there is no run directory {name}; to fetch one of that name from the Hub: pip install 'vadd[text]'"
+        ) from None
     try:
         try:
             return Path(hub.snapshot_download(str(name), allow_patterns=FILES, local_files_only=True))
@@ -123,10 +138,9 @@ def folder(name: str | Path) -> Path:
 # ---------------------------------------------------------------------------------------------------------- the page
 
 
-def page(run: Run, source: "Source", name: str, drawn: Path | None) -> str:
+def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None) -> str:
     """What a person should know who finds the folder: in the form of the Hub's model cards."""
     experiment = run.experiment
-    found = json.loads(run.evaluation.read_bytes()) if run.evaluation.is_file() else {}
     kept, of = run.known(), experiment.train
     latents = f', latents="{experiment.sampling.latents}"' if experiment.latent.dim else ""
     parts = [
