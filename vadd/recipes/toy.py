@@ -23,7 +23,7 @@ def plane(name: str, what: str, reached: str = "not measured yet", *, latent: in
     importance-weighted particles: a strip is hard to cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
-        about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 3000} minutes; {reached}",
+        about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 2700} minutes; {reached}",
         source=PlaneSource(name=name),
         latent=Latent(dim=latent),
         network=MLP(width=160, blocks=4, embedding=32, levels=True),
@@ -56,12 +56,12 @@ def moons() -> Experiment:
 
 def pinwheel() -> Experiment:
     return plane(
-        "pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .009, mdm .256", latent=4, steps=24_000
+        "pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .004, mdm .256", latent=4, steps=24_000
     )
 
 
 def spirals() -> Experiment:
-    return plane("spirals", "two spiral arms", "JS in 1 step: vadd-plus .024, mdm .238", latent=4, steps=24_000)
+    return plane("spirals", "two spiral arms", "JS in 1 step: vadd-plus .008, mdm .238", latent=4, steps=24_000)
 
 
 def bits(
