@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file  # not where there is little room: its bytecode would be cut short, for good
 
 from vadd import InputError
 from vadd.data import Csv, Digits, Ising, Plane
@@ -176,8 +177,6 @@ def big_array(path):
 
 
 def big_weights(path):
-    from safetensors.numpy import save_file
-
     save_file({"w": np.zeros(100_000)}, path)
 
 
