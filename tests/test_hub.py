@@ -31,9 +31,14 @@ def pets(tmp_path):
     cell = {"mean": 1.23456, "se": 0.01, "particles": 4}
     row = {"nelbo": cell, "pairwise_error": 0.25}
     settings = {"held_out": 4, "particles": 4, "num": 100, "scorer": str(tmp_path / "private" / "ar")}
-    run.write_json(
-        run.evaluation, {"steps": {"1": row, "2": row}, "floor": {"pairwise_error": 0.1}, "settings": settings}
-    )
+    features = {"name": "64 units of a CNN", "samples": 100, "floor_samples": 4}
+    found = {
+        "steps": {"1": row, "2": row},
+        "floor": {"pairwise_error": 0.1},
+        "settings": settings,
+        "extractor": features,
+    }
+    run.write_json(run.evaluation, found)
     run.samples.mkdir()
     np.save(run.samples / "steps-2.npy", np.array([[0, 1], [1, 0]]))
     run.checkpoints.mkdir()
@@ -73,12 +78,27 @@ def test_no_folder_of_this_machine_is_given_away(pets, tmp_path):
         use.load(Run.open(tmp_path / "pets"))[1].split("test")
 
 
+def test_a_text_goes_without_its_folder_and_with_all_its_characters(tmp_path):
+    (tmp_path / "private").mkdir()
+    path = tmp_path / "private" / "lines.txt"
+    path.write_text("/a/b\n" * 20)  # an alphabet that looks like a path
+    of = override(recipe("custom.text"), {"source.path": str(path)})
+    made = hub.export(untrained(tmp_path / "run", of), tmp_path / "lines")
+    path.unlink()
+    assert not any(str(tmp_path).encode() in file.read_bytes() for file in made.iterdir())
+    _, source = vadd.from_pretrained(made)
+    assert source.read("/b_").tolist() == [[1, 3, -1, -1]]
+    with pytest.raises(InputError, match=r"'c' at position 0 of 'c' is not in the data; known are '/ab'"):
+        source.read("c")
+
+
 def test_the_page_shows_samples_numbers_and_how_to_go_on(pets, tmp_path):
     page = (hub.export(pets, tmp_path / "pets") / "README.md").read_text()
     assert page.startswith("---\nlibrary_name: vadd\n")
     assert "cat  S" in page
     assert "| 1 | 1.235 ± 0.01 | 0.25 |" in page
     assert "| floor |  | 0.1 |" in page
+    assert "Features: 64 units of a CNN; 100 samples" in page
     assert "vadd sample pets --num 16 --steps 4 --out samples.csv" in page
     assert 'vadd.from_pretrained("pets")' in page
 

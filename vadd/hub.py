@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vadd.data.hub import endpoint, reach, reason
 from vadd.errors import InputError
 from vadd.overrides import fields, replaced
+from vadd.report import about_data
 from vadd.run import Run, preview, require_folder, suffixes
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None)
         f"# {experiment.recipe}, {experiment.method}\n",
         f"{experiment.about.partition(';')[0]}.\n",
         f"Trained by vadd {kept.get('vadd', '')} (torch {kept.get('torch', '')}): {of.steps:,} steps of {of.batch}, seed "
-        f"{experiment.seed}. Data: {found.get('data') or experiment.source.kind}.\n",
+        f"{experiment.seed}. {about_data(found)}\n",
     ]
     if drawn is not None:
         parts.append(f"![Samples]({SAMPLES})\n\n*{steps_of(drawn)} steps, not selected.*\n")
@@ -186,13 +187,11 @@ def table(found: dict) -> str:
     if floor:
         rows.append(["floor", *(number(floor.get(name)) for name in names)])
     lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
-    about = [
-        "nelbo: an upper bound on -log p of the sampler that takes so many steps, nats an example, of "
-        f"{settings.get('held_out')} held-out examples ± their standard error ({settings.get('particles')} particles).",
-        f"The rest is of {settings.get('num')} samples; the floor is what as many true ones get.",
-        f"Features: {found['extractor']}." if found.get("extractor") else "",
-    ]
-    return f"{lines}\n{' '.join(about).strip()}\n"
+    return (
+        f"{lines}\nnelbo: an upper bound on -log p of the sampler that takes so many steps, nats an example, of "
+        f"{settings.get('held_out')} held-out examples ± their standard error ({settings.get('particles')} particles). "
+        f"The rest is of {settings.get('num')} samples; the floor is what as many true ones get.\n"
+    )
 
 
 def number(value: object) -> str:

@@ -76,9 +76,8 @@ class Encoded:
     def kl(self) -> np.ndarray:
         """KL(r ‖ p) of each dimension, nats an example, (d,)."""
         if self.prior is not None:
-            return (
-                self.prior.kl_each_of(Gaussian(*map(torch.from_numpy, (self.mean, np.log(self.std))))).mean(0).numpy()
-            )
+            r = Gaussian(torch.from_numpy(self.mean), torch.from_numpy(np.log(self.std)))
+            return self.prior.kl_each_of(r).mean(0).numpy()
         return (0.5 * (self.std**2 + self.mean**2 - 1) - np.log(self.std)).mean(0)
 
     def from_prior(self, rng: np.random.Generator) -> np.ndarray:

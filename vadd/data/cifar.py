@@ -162,13 +162,10 @@ class Cifar10:
     @property
     def provenance(self) -> str:
         """Where these images come from and whether they are the original ones, in a phrase for reports."""
-        size, levels = self.shape[1], self.vocab_size
-        made = (
-            ""
-            if self.whole
-            else f"; here as means of blocks, {size} x {size} in {levels} levels, not comparable with them"
-        )
-        return self.found.provenance + made
+        if self.whole:
+            return self.found.provenance
+        made = f"means of blocks, {self.shape[1]} x {self.shape[2]} in {self.vocab_size} levels"
+        return f"{self.found.provenance}; here as {made}, not comparable with them"
 
     def split(self, name: Split) -> np.ndarray:
         split_index(name)
@@ -186,10 +183,8 @@ class Cifar10:
 
     def show(self, x: np.ndarray) -> Picture:
         """A nearly square grid in colour, row by row."""
-        colours = (-(-np.asarray(x, dtype=np.int64) * 255 // (self.vocab_size - 1))).astype(
-            np.uint8
-        )  # up: `read` goes down
-        return tiled(colours.transpose(0, 2, 3, 1), PICTURE // self.shape[1], GAP)
+        colours = -(-np.asarray(x, dtype=np.int64) * 255 // (self.vocab_size - 1))  # rounded up, as `read` rounds down
+        return tiled(colours.astype(np.uint8).transpose(0, 2, 3, 1), PICTURE // self.shape[1], GAP)
 
     def read(self, given: str) -> np.ndarray:
         """A .npy of integers (N, 3, size, size), -1 where a level is unknown; or a .png of one image of that size, in which

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 import numpy as np
 
@@ -48,46 +48,26 @@ def enough(num: int, path: str, what: str) -> int:
     return num
 
 
-@final
-class Array:
-    """Integers (N, *shape) from a .npy; V is the largest token plus one, at least 2.
-
-    Raises InputError if the file cannot be read, holds no integers, negative ones, tokens beyond 65,535, fewer than
-    ten rows, or rows without a shape.
-    """
+class OwnFile:
+    """What the three share: parts of a law that is not known, and `facts`, all that `show` and `read` need of the data."""
 
     entropy = None
     ordered = False
     pad = None
+    facts: dict  # the arguments of `_know`; JSON
+    x: np.ndarray
+    partition: dict[str, np.ndarray]
 
-    def __init__(self, path: str, seed: int = 0):
-        x = integers(path, "data")
-        self.fingerprint = sha256(x)
-        if x.ndim < 2:
-            raise InputError(f"data {path} must have shape (N, ...), got {x.shape}; use x.reshape(-1, 1)")
-        enough(len(x), path, "rows")
-        if x.size == 0:
-            raise InputError(f"data {path} has rows without tokens, shape {x.shape}; give each row at least one")
-        if x.min() < 0 or x.max() >= MOST_TOKENS:
-            extreme = x.min() if x.min() < 0 else x.max()
-            raise InputError(f"data {path} has the token {extreme}, allowed are 0 to {MOST_TOKENS - 1}; renumber them")
-        self._know(x.shape[1:], max(2, int(x.max()) + 1))
-        self.x = x.astype(token_dtype(self.vocab_size))
-        self.partition = partition(len(x), seed)
-
-    def _know(self, shape: tuple[int, ...], vocab_size: int) -> None:
-        self.shape, self.vocab_size = tuple(shape), vocab_size
+    def know(self, **facts) -> None:
+        self.facts = facts
+        self._know(**facts)
 
     @classmethod
-    def from_facts(cls, facts: dict) -> "Array":
-        """One without data, by the `facts` of another, for `show` and `read`."""
+    def from_facts(cls, facts: dict) -> Self:
+        """One without data, by the `facts` of another. Raises TypeError if they are of another source."""
         of = cls.__new__(cls)
-        of._know(facts["shape"], facts["vocab_size"])
+        of.know(**facts)
         return of
-
-    @property
-    def facts(self) -> dict:
-        return {"shape": self.shape, "vocab_size": self.vocab_size}
 
     def split(self, name: Split) -> np.ndarray:
         split_index(name)
@@ -101,6 +81,33 @@ class Array:
 
     def token_entropy(self, alpha: float) -> None:
         """None: the law is not known."""
+
+
+@final
+class Array(OwnFile):
+    """Integers (N, *shape) from a .npy; V is the largest token plus one, at least 2.
+
+    Raises InputError if the file cannot be read, holds no integers, negative ones, tokens beyond 65,535, fewer than
+    ten rows, or rows without a shape.
+    """
+
+    def __init__(self, path: str, seed: int = 0):
+        x = integers(path, "data")
+        self.fingerprint = sha256(x)
+        if x.ndim < 2:
+            raise InputError(f"data {path} must have shape (N, ...), got {x.shape}; use x.reshape(-1, 1)")
+        enough(len(x), path, "rows")
+        if x.size == 0:
+            raise InputError(f"data {path} has rows without tokens, shape {x.shape}; give each row at least one")
+        if x.min() < 0 or x.max() >= MOST_TOKENS:
+            extreme = x.min() if x.min() < 0 else x.max()
+            raise InputError(f"data {path} has the token {extreme}, allowed are 0 to {MOST_TOKENS - 1}; renumber them")
+        self.know(shape=x.shape[1:], vocab_size=max(2, int(x.max()) + 1))
+        self.x = x.astype(token_dtype(self.vocab_size))
+        self.partition = partition(len(x), seed)
+
+    def _know(self, shape: tuple[int, ...], vocab_size: int) -> None:
+        self.shape, self.vocab_size = tuple(shape), vocab_size
 
     def show(self, x: np.ndarray) -> Rows:
         """One row an example, its tokens in C order under x0, x1, ... or x0_0, x0_1, ..."""
@@ -118,7 +125,7 @@ class Array:
 
 
 @final
-class Csv:
+class Csv(OwnFile):
     """Categories from a .csv (UTF-8, commas, a header); what stands in a cell is kept to the letter.
 
     Token k of column j is the k-th of its distinct strings, numbers by size and before words. A missing value, an empty
@@ -128,10 +135,6 @@ class Csv:
     Raises InputError if the file cannot be read, a row does not fit the header, or there are fewer than two columns,
     fewer than ten rows, columns of one name, or more than 1,000 categories in a column.
     """
-
-    entropy = None
-    ordered = False
-    pad = None
 
     def __init__(self, path: str, seed: int = 0):
         columns, rows = cells(path, "data")
@@ -146,7 +149,7 @@ class Csv:
                     f"column {name!r} of {path} has {len(known)} distinct values, at most {MOST_CATEGORIES} can be "
                     "categories; remove it (an id has nothing to learn) or bin it"
                 )
-        self._know(columns, categories)
+        self.know(columns=columns, categories=categories)
         of_columns = [
             list(map(of.get, column)) for of, column in zip(self.tokens, zip(*rows, strict=True), strict=True)
         ]
@@ -159,30 +162,6 @@ class Csv:
         self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
         self.vocab_size = max(2, *self.cardinalities)
         self.shape = (len(self.columns),)
-
-    @classmethod
-    def from_facts(cls, facts: dict) -> "Csv":
-        """One without data, by the `facts` of another, for `show` and `read`."""
-        of = cls.__new__(cls)
-        of._know(facts["columns"], facts["categories"])
-        return of
-
-    @property
-    def facts(self) -> dict:
-        return {"columns": self.columns, "categories": self.categories}
-
-    def split(self, name: Split) -> np.ndarray:
-        split_index(name)
-        return self.x[self.partition[name]]
-
-    def labels(self, name: Split) -> None:
-        split_index(name)
-
-    def table(self) -> None:
-        """None: the law is not known."""
-
-    def token_entropy(self, alpha: float) -> None:
-        """None: the law is not known."""
 
     def show(self, x: np.ndarray) -> Rows:
         """The header and the strings of the file; a token that a column does not have is an empty cell."""
@@ -272,7 +251,7 @@ def nearest(word: str, known: tuple[str, ...]) -> str:
 
 
 @final
-class Text:
+class Text(OwnFile):
     """Lines of characters. Token 0 fills a line up to `length`; token k is the k-th character in code point order.
 
     `length` 0 is that of the longest line. Longer lines are cut and empty ones dropped.
@@ -280,11 +259,10 @@ class Text:
     Raises InputError if the file cannot be read, has fewer than ten lines, or needs more than 4,096 characters a line.
     """
 
-    entropy = None
-    ordered = False
-    pad = None
+    path = "the data"
 
     def __init__(self, path: str, length: int = 0, seed: int = 0):
+        self.path = path
         lines = [line for line in re.split(r"\r\n|\r|\n", text_of(path, "data")) if line]
         enough(len(lines), path, "lines that are not empty")
         self.fingerprint = sha256("\n".join(lines).encode())
@@ -300,38 +278,13 @@ class Text:
 
         characters = np.frombuffer("".join(lines).encode("utf-32-le"), dtype="<u4")
         known, tokens = np.unique(characters, return_inverse=True)
-        self._know("".join(map(chr, known)), length, path)
+        self.know(alphabet="".join(map(chr, known)), length=length)
         self.x = np.zeros((len(lines), length), dtype=token_dtype(self.vocab_size))
         self.x[np.arange(length) < np.array(list(map(len, lines)))[:, None]] = 1 + tokens
         self.partition = partition(len(lines), seed)
 
-    def _know(self, alphabet: str, length: int, path: str) -> None:
-        self.alphabet, self.path = alphabet, path
-        self.vocab_size, self.shape = 1 + len(alphabet), (length,)
-
-    @classmethod
-    def from_facts(cls, facts: dict) -> "Text":
-        """One without data, by the `facts` of another, for `show` and `read`."""
-        of = cls.__new__(cls)
-        of._know(facts["alphabet"], facts["length"], facts["path"])
-        return of
-
-    @property
-    def facts(self) -> dict:
-        return {"alphabet": self.alphabet, "length": self.shape[0], "path": self.path}
-
-    def split(self, name: Split) -> np.ndarray:
-        split_index(name)
-        return self.x[self.partition[name]]
-
-    def labels(self, name: Split) -> None:
-        split_index(name)
-
-    def table(self) -> None:
-        """None: the law is not known."""
-
-    def token_entropy(self, alpha: float) -> None:
-        """None: the law is not known."""
+    def _know(self, alphabet: str, length: int) -> None:
+        self.alphabet, self.vocab_size, self.shape = alphabet, 1 + len(alphabet), (length,)
 
     def show(self, x: np.ndarray) -> Lines:
         """The characters; padding is shown as nothing."""
