@@ -171,7 +171,10 @@ def test_a_name_that_nobody_has_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"there is no run directory a/b, and it could not be fetched from http://127"):
+    with pytest.raises(
+        InputError,
+        match=r"there is no run directory a/b, and it could not be fetched from http://127.*; make one with: vadd train",
+    ):
         vadd.from_pretrained("a/b")
     with pytest.raises(InputError, match=r"there is no run directory nothing; make one with"):
         vadd.from_pretrained("nothing")

@@ -132,7 +132,8 @@ def folder(name: str | Path) -> Path:
             return Path(hub.snapshot_download(str(name), allow_patterns=FILES))
     except Exception as error:  # whatever a network can do
         raise InputError(
-            f"there is no run directory {name}, and it could not be fetched from {endpoint()} ({reason(error)})"
+            f"there is no run directory {name}, and it could not be fetched from {endpoint()} ({reason(error)}); make one "
+            f"with: vadd train RECIPE --run {name}"
         ) from None
 
 
