@@ -462,6 +462,21 @@ def test_evaluate_shows_what_it_writes(capsys, finished):
     assert set(written["collapse"]["mutual_information"]) == {"0.25", "0.5", "0.75", "1"}
 
 
+def test_the_limit_of_many_steps_can_be_left_out(capsys, finished, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("vadd.evaluate.one_by_one", None)  # nobody calls it
+        assert main(["evaluate", "run", "--steps", "1", "--num", "100", "--particles", "2", "--no-limit"]) == 0
+    written = json.loads(finished.evaluation.read_text())
+    assert written["settings"]["limit"] is False
+    assert written["nelbo_infinity"]["mean"] is None
+    out = capsys.readouterr().out
+    assert ": 1 step\n" in out
+    assert "one token" not in out
+    assert main(["evaluate", "run", "--steps", "1", "--num", "100", "--particles", "2"]) == 0
+    assert "one token at a time" in capsys.readouterr().out
+    assert json.loads(finished.evaluation.read_text())["nelbo_infinity"]["mean"] > 0
+
+
 def test_controls_are_measured_on_the_same_weights(capsys, finished):
     assert main(["evaluate", "run", "--steps", "1", "--num", "100", "--particles", "2", "--controls"]) == 0
     assert "samples by latents" in capsys.readouterr().out

@@ -137,6 +137,7 @@ def measured(run: Run, nelbo: float = 1.0, costs: dict | None = None, **more) ->
         {"extractor": "none"},
         {"extractor_weights": "w"},
         {"scorer": "gpt2"},
+        {"limit": False},
         {"grid": "learned"},
         {"latents": "zero"},
         {"sampler": "remask"},

@@ -231,6 +231,9 @@ def evaluate(
     ] = (),
     zero_shot_root: Annotated[str | None, Field(title="DIR", description="where those are")] = None,
     controls: Annotated[bool, Field(description="the samples under every choice of latents as well")] = False,
+    no_limit: Annotated[
+        bool, Field(description="without the limit of many steps, which is a network call a token")
+    ] = False,
     extractor: Annotated[Extractor | None, Field(description="of features of images; default: the run's")] = None,
     extractor_weights: Annotated[Path | None, Field(title="FILE", description="of inception")] = None,
     paper_delbo: Annotated[bool, Field(description="the paper's objective as well, which bounds nothing")] = False,
@@ -248,7 +251,7 @@ def evaluate(
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
     asked |= {"grid": grid, "extractor": extractor, "extractor_weights": extractor_weights}
     asked |= {"scorer": scorer, "zero_shot": zero_shot, "zero_shot_root": zero_shot_root}
-    result = measured(of, **asked, paper_delbo=of_paper)
+    result = measured(of, **asked, limit=False if no_limit else None, paper_delbo=of_paper)
     print(measurements(result))
     if said := about_data(result):
         print(said)

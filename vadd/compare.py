@@ -49,9 +49,8 @@ except ImportError:  # Windows: then nobody is kept out
 __all__ = ["compare", "plan"]
 
 # What evaluations were measured with that do not say so: they are of a version that had nothing else.
-EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": "", "valid": False} | Sampling().model_dump(
-    mode="json"
-)
+EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": "", "valid": False, "limit": True}
+EARLIER |= Sampling().model_dump(mode="json")
 
 
 def plan(experiment: Experiment, methods: list[str], seeds: int) -> dict[tuple[str, int], Experiment]:
@@ -249,7 +248,7 @@ def is_measured(run: Run) -> bool:
     of = run.experiment.evaluation
     asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
     asked |= {"extractor": of.extractor, "extractor_weights": of.extractor_weights, "scorer": of.scorer}
-    asked |= {"valid": of.valid}
+    asked |= {"valid": of.valid, "limit": of.limit}
     asked |= run.experiment.sampling.model_dump(mode="json")
     try:
         found = json.loads(run.evaluation.read_text())

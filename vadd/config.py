@@ -318,6 +318,7 @@ class Evaluation(Frozen):
     )
     extractor_weights: str | None = Field(None, description="inception only: file of its weights; default: fetched")
     batch: Count = Field(10_000, description="rows that pass the network at once; does not change results")
+    limit: bool = Field(True, description="also the bound in the limit of many steps, which is a network call a token")
     valid: bool = Field(False, description="text only: also the perplexity of the validation part")
     scorer: str = Field(
         "",

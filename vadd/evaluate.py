@@ -28,6 +28,7 @@ from vadd.use import TEMPERED, changed, chosen, load, measure_grid, options_of, 
 __all__ = ["BETTER", "evaluate"]
 
 MOST_CALLS = 1024  # of the network for the likelihood of one example
+LEFT_OUT = {"nelbo": {"mean": None, "se": None, "examples": 0, "why": "was left out"}}
 BETTER = {
     "nelbo": "lower",
     "bpd": "lower",
@@ -66,6 +67,7 @@ def evaluate(
     zero_shot: Iterable[str] = (),
     zero_shot_root: str | None = None,
     controls: bool = False,
+    limit: bool | None = None,
     paper_delbo: int | None = None,
     progress: bool = True,
 ) -> dict:
@@ -74,7 +76,8 @@ def evaluate(
     `grid`: another than the run's; "learned" is measured first, and kept in `grids.json`. `scorer`: whose generative
     perplexity judges samples of text (`vadd.scorer`), "" for none. `zero_shot`: names of other texts, in `zero_shot_root`,
     whose perplexity under this model is measured as well. `controls`: also the measures of samples under each other choice
-    of latents. `paper_delbo`: the particles of the paper's number, None for none.
+    of latents. `limit`: also the bound in the limit of many steps. `paper_delbo`: the particles of the paper's number, None
+    for none.
 
     Raises:
         InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text; `paper_delbo` or
@@ -90,6 +93,7 @@ def evaluate(
     num = of.evaluation.num if num is None else num
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
+    limit = of.evaluation.limit if limit is None else limit
     sampling = changed(of.sampling, {"grid": grid})
     if sampling.label < 0:  # guidance is towards the label that a sample is asked for
         sampling = sampling.model_copy(update={"guidance": 0.0})
@@ -119,7 +123,11 @@ def evaluate(
 
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
-    for T in told(steps, f"evaluating {run.path.name}", progress):
+    at_infinity = LEFT_OUT
+    for T in told([*steps, *([math.inf] if limit else [])], f"evaluating {run.path.name}", progress):
+        if math.isinf(T):
+            at_infinity = one_by_one(source, model, test, particles, proposal, options, of.seed)
+            continue
         if measured and not model.has_steps:  # whatever T, it is the same
             measured[str(T)] = measured[str(steps[0])]
             if costs is not None:
@@ -138,7 +146,6 @@ def evaluate(
         if costs is not None and valid is not None:
             found = of_text(source, model, valid, T, particles, proposal, options, of.seed)
             measured[str(T)]["ppl_valid"] = found["ppl"]
-    limit = one_by_one(source, model, test, particles, proposal, options, of.seed)
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
     result = {
@@ -152,21 +159,25 @@ def evaluate(
         "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
-        | {"valid": of.evaluation.valid}
+        | {"valid": of.evaluation.valid, "limit": limit}
         | sampling.model_dump(mode="json")
         | {"batch": of.evaluation.batch, "extractor": extractor, "scorer": scorer}
         | {"extractor_weights": None if weights is None else str(weights)},
         "extractor": next((judge.extractor for judge in panel if judge.extractor), None),
         "used": {"samples": panel[0].num, "held_out": len(test)} | {name: len(x) for name, x in others.items()},
         "steps": measured,
-        **{f"{name}_infinity": value for name, value in limit.items()},
+        **{f"{name}_infinity": value for name, value in at_infinity.items()},
     }
     if judge_of_text is not None:
         result["scorer"] = judge_of_text.name
     if others:
         result["zero_shot"] = {
             name: {str(T): of_text(source, model, x, T, particles, proposal, options, of.seed) for T in steps}
-            | {str(math.inf): one_by_one(source, model, x, particles, proposal, options, of.seed)}
+            | {
+                str(math.inf): one_by_one(source, model, x, particles, proposal, options, of.seed)
+                if limit
+                else LEFT_OUT
+            }
             for name, x in others.items()
         }
     if model.has_latents:
@@ -362,7 +373,7 @@ def picture(path, x: np.ndarray, source) -> None:
             aside.write_text(preview(x[:20], source) + "\n", encoding="utf-8")
 
 
-def told(steps: list[int], what: str, progress: bool) -> Iterator[int]:
+def told(steps: list[float], what: str, progress: bool) -> Iterator[float]:
     """The items, with a progress bar on a terminal and one plain line each elsewhere."""
     if progress and sys.stderr.isatty():
         from rich.console import Console
@@ -372,5 +383,5 @@ def told(steps: list[int], what: str, progress: bool) -> Iterator[int]:
         return
     for T in steps:
         if progress:
-            print(f"{what}: {T} steps", flush=True)
+            print(f"{what}: {'one token at a time' if math.isinf(T) else f'{T} step' + 's' * (T > 1)}", flush=True)
         yield T
