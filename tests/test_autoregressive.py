@@ -219,9 +219,14 @@ def test_it_is_trained_and_measured_like_the_other_methods(tmp_path):
     with pytest.raises(InputError, match="leave out --controls"):
         evaluate.evaluate(run, controls=True)
 
-    # What concerns steps and latents changes nothing.
+    # What concerns steps and latents is refused where it is asked for, and in a configuration changes nothing: a comparison
+    # has one for all its methods.
     others = {"grid": "learned", "latents": "shared", "sampler": "remask", "latent_temperature": 0.5}
-    np.testing.assert_array_equal(use.draw(run, num=3, steps=1, **others), use.draw(run, num=3, steps=1))
+    for name, value in others.items():
+        with pytest.raises(InputError, match=rf"draws one token after another, got {name} {value}; leave it out"):
+            use.draw(run, num=3, steps=1, **{name: value})
+    with pytest.raises(InputError, match="got grid learned"):
+        evaluate.evaluate(run, grid="learned", progress=False)
     sampled = run.experiment.model_copy(update={"sampling": Sampling(**others)})
     run.write_json(run.config, sampled.model_dump(mode="json"))
     assert evaluate.evaluate(run, progress=False)["steps"] == result["steps"]

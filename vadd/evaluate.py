@@ -94,7 +94,7 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     limit = of.evaluation.limit if limit is None else limit
-    sampling = changed(of.sampling, {"grid": grid})
+    sampling = changed(run, {"grid": grid})
     if sampling.label < 0:  # guidance is towards the label that a sample is asked for
         sampling = sampling.model_copy(update={"guidance": 0.0})
     if sampling.grid == "learned" and model.has_steps:

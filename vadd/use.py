@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 LEARNED_ON = 500  # training examples
+STEPWISE = ("grid", "latents", "sampler", "latent_temperature", "entropy_bound", "eta")  # means nothing one by one
 TEMPERED = {"temperature": 1, "top_p": 1, "latent_temperature": 1, "label": -1, "guidance": 0}  # another law, if not so
 
 
@@ -71,7 +72,7 @@ def draw(
 ) -> np.ndarray:
     """`num` samples in `steps` steps, (num, *shape) integers. `changes`: of the run's `Sampling`, None for none."""
     model, _ = load(run)
-    options = options_of(run, changed(run.experiment.sampling, changes))
+    options = options_of(run, changed(run, changes))
     if batch is not None:
         options["batch"] = batch
     return sample(model, num, steps, generator=seeded(seed), callback=callback, **options).cpu().numpy()
@@ -91,18 +92,25 @@ def fill(
     `changes`: of the run's `Sampling`, None for none."""
     model, _ = load(run)
     rows = torch.from_numpy(np.repeat(given, num, axis=0)).long()
-    options = options_of(run, changed(run.experiment.sampling, changes)) | {"callback": callback}
+    options = options_of(run, changed(run, changes)) | {"callback": callback}
     return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).cpu().numpy()
 
 
-def changed(sampling: Sampling, changes: dict[str, object]) -> Sampling:
-    """Raises InputError for a change that is not allowed."""
-    return replaced(sampling, {name: value for name, value in changes.items() if value is not None}, "sampling.")
+def changed(run: Run, changes: dict[str, object]) -> Sampling:
+    """The run's sampling with changes, of which None is none. Raises InputError for one that is not allowed, or that is
+    asked of an autoregressive model, which draws one token after another and has no use for it."""
+    asked = {name: value for name, value in changes.items() if value is not None}
+    if run.experiment.objective.kind == "ar" and (useless := [name for name in STEPWISE if name in asked]):
+        name = useless[0]
+        raise InputError(
+            f"{run.path} is autoregressive and draws one token after another, got {name} {asked[name]}; leave it out"
+        )
+    return replaced(run.experiment.sampling, asked, "sampling.")
 
 
 def options_of(run: Run, sampling: Sampling) -> dict:
     """The arguments of `vadd.sample` for it: three always, others where they are not its defaults. Of an autoregressive
-    model, what concerns steps and latents is left at its default."""
+    model, what concerns steps and latents is left at its default: a comparison has one sampling for all its methods."""
     if run.experiment.objective.kind == "ar":
         if sampling.label >= 0:
             raise InputError(
