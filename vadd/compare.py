@@ -34,8 +34,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vadd import build, metrics
 from vadd.config import Experiment, Sampling
 from vadd.errors import InputError
-from vadd.evaluate import BETTER, picture
+from vadd.evaluate import picture
 from vadd.judge import is_text
+from vadd.measures import METRICS
 from vadd.recipes import parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
@@ -427,7 +428,7 @@ def summary(
         "entropy": first["entropy"],
         "floor": first["floor"],
         "ideal_mdm": first.get("ideal_mdm"),
-        "better": BETTER,
+        "better": {name: metric.better for name, metric in METRICS.items() if metric.better},
         **({"scorer": first["scorer"]} if first.get("scorer") else {}),
         "commands": commands,
         "budget": {

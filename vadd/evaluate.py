@@ -25,32 +25,10 @@ from vadd.schedule import Grid, time_grid
 from vadd.scorer import scorer as chosen_scorer
 from vadd.use import TEMPERED, changed, chosen, load, measure_grid, options_of, rows_of, seeded
 
-__all__ = ["BETTER", "evaluate"]
+__all__ = ["evaluate"]
 
 MOST_CALLS = 1024  # of the network for the likelihood of one example
 LEFT_OUT = {"nelbo": {"mean": None, "se": None, "examples": 0, "why": "was left out"}}
-BETTER = {
-    "nelbo": "lower",
-    "bpd": "lower",
-    "ppl": "lower",
-    "ppl_valid": "lower",
-    "ppl_padded": "lower",
-    "gen_ppl": "lower",
-    "gap": "lower",
-    "js": "lower",
-    "tv": "lower",
-    "feature_distance": "lower",
-    "fid": "lower",
-    "confidence": "higher",
-    "class_gap": "lower",
-    "pairwise_error": "lower",
-    "marginal_error": "lower",
-    "mi_error": "lower",
-    "precision": "higher",
-    "recall": "higher",
-    "density": "higher",
-    "coverage": "higher",
-}
 
 
 def evaluate(
