@@ -36,6 +36,7 @@ def pets(tmp_path):
         "steps": {"1": row, "2": row},
         "floor": {"pairwise_error": 0.1},
         "settings": settings,
+        "used": {"held_out": 3, "samples": 100},
         "extractor": features,
     }
     run.write_json(run.evaluation, found)
@@ -94,6 +95,7 @@ def test_a_text_goes_without_its_folder_and_with_all_its_characters(tmp_path):
 
 def test_the_page_shows_samples_numbers_and_how_to_go_on(pets, tmp_path):
     page = (hub.export(pets, tmp_path / "pets") / "README.md").read_text()
+    assert "of 3 held-out examples" in page  # that were there, of 4 that were asked for
     assert page.startswith("---\nlibrary_name: vadd\n")
     assert "cat  S" in page
     assert "| 1 | 1.235 ± 0.01 | 0.25 |" in page

@@ -400,7 +400,7 @@ def watched(drawn: Callable, source, start: Callable, watch: bool, out: Path | N
         x = drawn(seen)
     if animate:
         write_animation(out, seen.whole(), source)
-        print(f"wrote {out}: {len(x)} samples in {len(seen.states)} states")
+        print(f"wrote {out}: {len(x)} sample{'s' * (len(x) > 1)} in {len(seen.states)} states")
     elif out is not None:
         deliver(x, source, out)
 
@@ -412,7 +412,7 @@ def deliver(x, source, out: Path | None) -> None:
         print(preview(x, source))
     else:
         write_samples(out, x, source)
-        print(f"wrote {out}: {len(x)} samples")
+        print(f"wrote {out}: {len(x)} sample{'s' * (len(x) > 1)}")
 
 
 @contextmanager

@@ -182,6 +182,8 @@ def shown(run: Run, source: "Source") -> str:
 def table(found: dict) -> str:
     """The numbers of evaluation.json, a row for each number of steps."""
     settings, floor = found.get("settings", {}), found.get("floor", {})
+    used = found.get("used", {})  # fewer may be there than were asked for
+    held_out, num = used.get("held_out", settings.get("held_out")), used.get("samples", settings.get("num"))
     names = list(dict.fromkeys(name for row in found["steps"].values() for name in row))
     rows = [["steps", *names], ["---"] * (1 + len(names))]
     rows += [[steps, *(number(row.get(name)) for name in names)] for steps, row in found["steps"].items()]
@@ -190,8 +192,8 @@ def table(found: dict) -> str:
     lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
     return (
         f"{lines}\nnelbo: an upper bound on -log p of the sampler that takes so many steps, nats an example, of "
-        f"{settings.get('held_out')} held-out examples ± their standard error ({settings.get('particles')} particles). "
-        f"The rest is of {settings.get('num')} samples; the floor is what as many true ones get.\n"
+        f"{held_out} held-out examples ± their standard error ({settings.get('particles')} particles). "
+        f"The rest is of {num} samples; the floor is what as many true ones get.\n"
     )
 
 
