@@ -462,6 +462,23 @@ def test_evaluate_shows_what_it_writes(capsys, finished):
     assert set(written["collapse"]["mutual_information"]) == {"0.25", "0.5", "0.75", "1"}
 
 
+@pytest.mark.parametrize(("option", "value"), [("latents", "fixed"), ("latent-temperature", "0.5")])
+def test_a_model_without_latents_refuses_what_concerns_them(capsys, here, option, value):
+    untrained(here / "run", with_method(recipe("toy.coins"), "mdm"))
+    said = told(capsys, f"sample run --num 2 --steps 1 --{option} {value}")
+    assert f"draws no z, got {option.replace('-', '_')} {value}" in said
+
+
+def test_what_the_encoding_of_the_output_lacks_is_no_reason_to_stop(here):
+    (here / "t.txt").write_text("\n".join(["ab😀", "ba😀"] * 20), encoding="utf-8")
+    of = override(recipe("custom.text"), {"source.path": str(here / "t.txt")})
+    untrained(here / "run", of).remember_data(build.source(of.source))
+    command = [sys.executable, "-m", "vadd", "sample", "run", "--num", "20", "--steps", "1"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert rb"\U0001f600" in done.stdout
+
+
 def test_the_limit_of_many_steps_can_be_left_out(capsys, finished, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("vadd.evaluate.one_by_one", None)  # nobody calls it

@@ -248,6 +248,7 @@ def test_an_underscore_is_unknown_and_an_escaped_one_is_itself(lines, tmp_path):
         ("a" * 13, "a text has at most 12 characters here, got 13 in 'aaaaaaaaaaaaa'"),
         ("a\0", r"character '\\x00' at position 1 of .* is not in .*lines\.txt; known are "),
         ("Z", "character 'Z' at position 0 of 'Z' is not in"),
+        ("[MASK:2]", "; write _ for each unknown character$"),
         ("", "nothing is given"),
         ("nowhere.txt", "there is no file nowhere.txt"),
     ],

@@ -105,6 +105,52 @@ def test_the_page_shows_samples_numbers_and_how_to_go_on(pets, tmp_path):
     assert 'vadd.from_pretrained("pets")' in page
 
 
+def test_where_a_run_was_trained_does_not_matter_where_it_is_used(pets, tmp_path):
+    """By a machine with several GPUs, say; and no folder of that machine goes along."""
+    there = override(
+        pets.experiment,
+        {
+            "train.device": "cuda",
+            "train.devices": 4,
+            "train.batch": 8,
+            "sampling.temperature": 0.5,
+            "evaluation.extractor": "inception",
+            "evaluation.extractor_weights": str(tmp_path / "private" / "w.pt"),
+        },
+    )
+    pets.write_json(pets.config, there.model_dump(mode="json"))
+    assert use.draw(pets, num=3, steps=1).shape == (3, 2)
+    made = hub.export(pets, tmp_path / "pets")
+    assert "private" not in (made / "config.json").read_text()
+    given = Run.open(made).experiment
+    assert (given.train.device, given.train.devices) == ("auto", 1)
+    assert given.evaluation.extractor_weights == "w.pt"
+    page = (made / "README.md").read_text()
+    assert "temperature=0.5)" in page  # what the run draws is what the page draws
+    assert "x.cpu()" in page
+
+
+@pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"columns": ["pet", "size"], "categories": [["cat"]]}'])
+def test_a_damaged_vocabulary_is_named(pets, text):
+    pets.vocabulary.write_text(text)
+    with pytest.raises(InputError, match=r"vocabulary.json is damaged"):
+        pets.source()
+
+
+def test_what_else_is_wrong_is_not_called_a_damaged_vocabulary(pets):
+    pets.config.write_text("{")
+    with pytest.raises(InputError, match=r"config.json"):
+        pets.source()
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"steps": {"1": 3}}', "[" * 100_000])
+def test_a_damaged_evaluation_is_named_and_nothing_is_written(pets, tmp_path, text):
+    pets.evaluation.write_text(text)
+    with pytest.raises(InputError, match=r"evaluation.json is damaged"):
+        hub.export(pets, tmp_path / "pets")
+    assert not (tmp_path / "pets").exists()
+
+
 def test_pictures_go_with_a_run_of_pictures(tmp_path):
     run = untrained(tmp_path / "run", recipe("image.digits"))
     run.samples.mkdir()

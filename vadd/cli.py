@@ -4,6 +4,7 @@ A mistake of the user ends in one sentence on stderr and exit code 2. Whatever i
 command that needs it, after everything that can be checked without it.
 """
 
+import io
 import os
 import shlex
 import signal
@@ -152,7 +153,8 @@ def fill(
         str,
         Field(
             title="FILE|TEXT|SPLIT:N",
-            description="a file, a text with _ (or [MASK:12]) for what is to be filled in, or the first of a split: test:10",
+            description="a file, a text with _ (custom.text) or [MASK:12] (text.*) to be filled in, or the first of a "
+            "split: test:10",
         ),
     ],
     mask: Annotated[
@@ -188,7 +190,7 @@ def fill(
     if not (known < 0).any():
         raise InputError(
             f"{given} leaves nothing to fill in; hide a part of it: of images with --mask, e.g. --mask lower, of a table "
-            "by ?, of a text by [MASK:12]"
+            "by ?, of a text by _ or [MASK:12]"
         )
     changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
     changes |= {
@@ -353,7 +355,7 @@ COMMANDS = {command.__name__: command for command in (recipes, train, sample, fi
 def located(experiment: Experiment) -> Experiment:
     """The experiment as a run keeps it: with absolute paths of what is the user's, to be found from other folders too."""
     known = fields(experiment)
-    places = ("source.path", "source.root", "source.tokenizer", "evaluation.scorer")
+    places = ("source.path", "source.root", "source.tokenizer", "evaluation.scorer", "evaluation.extractor_weights")
     given = {name: known[name][0] for name in places if name in known and known[name][0]}
     # What is no file is a name, of a tokenizer or a scorer.
     return override(experiment, {name: str(Path(of).absolute()) for name, of in given.items() if Path(of).exists()})
@@ -504,6 +506,9 @@ def aligned(table: list[list[str]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C or SIGTERM."""
     words = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to stop
     try:
         if words[:1] == ["--version"]:
             print(f"vadd {__version__}")

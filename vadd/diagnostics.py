@@ -55,7 +55,8 @@ def joined(gaussians: list[Gaussian]) -> Gaussian:
 
 
 def active_units(posterior: Posterior) -> int:
-    return int((joined(posterior.approximations).mean.var(0) > 0.01).sum())
+    means = joined(posterior.approximations).mean
+    return int((means.var(0, correction=min(1, len(means) - 1)) > 0.01).sum())  # of one example: none
 
 
 @torch.no_grad()

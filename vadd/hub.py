@@ -68,10 +68,11 @@ def export(run: Run, directory: Path | str) -> Path:
 
 
 def placeless(experiment):
-    """Without folders of this machine: a file is looked for where the command is given, public data in the usual places."""
+    """Without folders and devices of this machine: a file is looked for where the command is given, public data in the usual
+    places."""
     known = fields(experiment)
-    changes: dict[str, object] = {"evaluation.scorer": ""}
-    for name in ("source.path", "source.tokenizer"):
+    changes: dict[str, object] = {"evaluation.scorer": "", "train.device": "auto", "train.devices": 1}
+    for name in ("source.path", "source.tokenizer", "evaluation.extractor_weights"):
         if os.path.isabs(value := known.get(name, ("",))[0] or ""):
             changes[name] = Path(value).name
     if "source.root" in known:
@@ -84,8 +85,11 @@ def measured(run: Run) -> dict:
     if not run.evaluation.is_file():
         return {}
     try:
-        return named(json.loads(run.evaluation.read_bytes()))
-    except ValueError:
+        found = named(json.loads(run.evaluation.read_bytes()))
+        if not all(isinstance(of, dict) for of in (found, found["steps"], *found["steps"].values())):
+            raise ValueError(found)
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{run.evaluation} is damaged; measure it again with: vadd evaluate {run.path}") from None
 
 
@@ -142,9 +146,14 @@ def folder(name: str | Path) -> Path:
 
 def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None) -> str:
     """What a person should know who finds the folder: in the form of the Hub's model cards."""
+    from vadd.use import TEMPERED
+
     experiment = run.experiment
     kept, of = run.known(), experiment.train
-    latents = f', latents="{experiment.sampling.latents}"' if experiment.latent.dim else ""
+    options = {"latents": experiment.sampling.latents} if experiment.latent.dim else {}
+    sampling = experiment.sampling.model_dump()
+    options |= {name: sampling[name] for name, not_so in TEMPERED.items() if sampling[name] != not_so}
+    how = "".join(f", {name}={json.dumps(value)}" for name, value in options.items())
     parts = [
         "---\nlibrary_name: vadd\ntags: [discrete-diffusion, masked-diffusion, vadd]\n---\n",
         f"# {experiment.recipe}, {experiment.method}\n",
@@ -160,7 +169,7 @@ def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None)
     parts.append(
         f"## Use\n\n```\nvadd sample {name} --num 16 --steps 4 --out samples{suffix}\n```\n\n```python\nimport vadd\n\n"
         f'model, source = vadd.from_pretrained("{name}")\n'
-        f"x = vadd.sample(model, 16, steps=4{latents})\nprint(source.show(x.numpy()))\n```\n"
+        f"x = vadd.sample(model, 16, steps=4{how})\nprint(source.show(x.cpu().numpy()))\n```\n"
     )
     if found.get("steps"):
         parts.append(f"## Measured\n\n{table(found)}")

@@ -257,20 +257,25 @@ class Run:
     def source(self) -> "Source":
         """The run's source. A user's own data are opened only when they are asked for, and may be gone for the rest.
 
-        Raises InputError if they are needed and missing or changed, or `vocabulary.json` is damaged."""
+        Raises InputError if they are needed and missing or changed, `vocabulary.json` is damaged, or a package is missing
+        that it needs."""
         from vadd import build
         from vadd.data import Remembered
 
+        of = self.experiment.source
+
         def opened() -> "Source":
-            source = build.source(self.experiment.source)
+            source = build.source(of)
             self.require_data(source)
             return source
 
         if not self.vocabulary.is_file():
             return opened()
         try:
-            return Remembered(build.source(self.experiment.source, json.loads(self.vocabulary.read_bytes())), opened)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return Remembered(build.source(of, json.loads(self.vocabulary.read_bytes())), opened)
+        except InputError:  # it says what is wrong
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{self.vocabulary} is damaged; remove it, and the data are read in its place") from None
 
     def require_data(self, source: "Source") -> None:

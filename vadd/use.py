@@ -39,7 +39,8 @@ TEMPERED = {"temperature": 1, "top_p": 1, "latent_temperature": 1, "label": -1, 
 
 
 def load(run: Run):
-    """(model with its averaged weights, on the run's device; source). Raises InputError if the run was never finished."""
+    """(model with its averaged weights; source). Where it was trained is no matter: it goes to a GPU if there is one, unless
+    `train.device` is cpu. Raises InputError if the run was never finished."""
     run.require_finished()
     experiment = run.experiment
     source = run.source()
@@ -53,7 +54,8 @@ def load(run: Run):
             f"{run.weights} is damaged, or does not fit config.json or the data ({type(error).__name__}); put back what was "
             f"there, or remove it and give: vadd train --resume --run {run.path}"
         ) from error
-    return model.to(build.device(experiment.train)).eval().requires_grad_(False), source
+    where = "cuda" if experiment.train.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return model.to(where).eval().requires_grad_(False), source
 
 
 def seeded(*key: int) -> torch.Generator:
@@ -98,13 +100,18 @@ def fill(
 
 def changed(run: Run, changes: dict[str, object]) -> Sampling:
     """The run's sampling with changes, of which None is none. Raises InputError for one that is not allowed, or that is
-    asked of an autoregressive model, which draws one token after another and has no use for it."""
+    asked of a model that has no use for it: an autoregressive one draws one token after another, masked diffusion no z."""
     asked = {name: value for name, value in changes.items() if value is not None}
     if run.experiment.objective.kind == "ar" and (useless := [name for name in STEPWISE if name in asked]):
         name = useless[0]
         raise InputError(
             f"{run.path} is autoregressive and draws one token after another, got {name} {asked[name]}; leave it out"
         )
+    if not run.experiment.latent.dim and (
+        useless := [name for name in ("latents", "latent_temperature") if name in asked]
+    ):
+        name = useless[0]
+        raise InputError(f"{run.path} has latent.dim 0 and draws no z, got {name} {asked[name]}; leave it out")
     return replaced(run.experiment.sampling, asked, "sampling.")
 
 

@@ -158,6 +158,8 @@ class Csv(OwnFile):
 
     def _know(self, columns: Sequence[str], categories: Sequence[Sequence[str]]) -> None:
         self.columns, self.categories = tuple(columns), tuple(map(tuple, categories))
+        if len(self.columns) != len(self.categories) or not all(map(all_words, (self.columns, *self.categories))):
+            raise ValueError("columns and categories do not go together")
         self.cardinalities = tuple(map(len, self.categories))
         self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
         self.vocab_size = max(2, *self.cardinalities)
@@ -202,6 +204,10 @@ class Csv(OwnFile):
             name = self.columns[j]
             raise InputError(f"column {name!r} has no category {cell!r}{nearest(cell, self.categories[j])}")
         return self.tokens[j][value]
+
+
+def all_words(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def cells(path: str, what: str) -> tuple[tuple[str, ...], list[list[str]]]:
@@ -309,8 +315,9 @@ class Text(OwnFile):
                 continue
             tokens[position] = 1 + self.alphabet.find(character[-1])
             if tokens[position] == 0:
+                hint = "; write _ for each unknown character" if "[MASK" in line else ""
                 raise InputError(
                     f"character {character[-1]!r} at position {position} of {line[:40]!r} is not in {self.path}; "
-                    f"known are {self.alphabet[:100]!r}"
+                    f"known are {self.alphabet[:100]!r}{hint}"
                 )
         return tokens

@@ -26,7 +26,7 @@ def examples(source: Source, given: str) -> np.ndarray:
 
     Raises InputError if the split has fewer, and as `source.read`.
     """
-    asked = re.fullmatch(r"(train|valid|test):(\d+)", given)
+    asked = re.fullmatch(r"(train|valid|test):(\d{1,9})", given)
     if not asked:
         return source.read(given)
     split, num = asked[1], int(asked[2])
