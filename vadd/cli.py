@@ -506,9 +506,8 @@ def aligned(table: list[list[str]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C or SIGTERM."""
     words = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to stop
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding lacks is no reason to stop
     try:
         if words[:1] == ["--version"]:
             print(f"vadd {__version__}")
