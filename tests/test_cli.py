@@ -263,10 +263,12 @@ def test_data_that_have_changed_since_training_are_not_taken_for_those_that_were
 
 def test_a_run_shows_and_reads_a_users_own_data_without_them(capsys, here):
     table = here / "people.csv"
-    table.write_text("pet,size\n" + "cat,S\ndog,L\n" * 20)
+    table.write_text("pet,size\n" + "cat,S\ndog,L\ncat,M\n" * 20)
     of = override(recipe("custom.csv"), {"source.path": str(table)})
     run = untrained(here / "run", of)
     run.remember_data(build.source(of.source))
+    assert main(["sample", "run", "--num", "200", "--steps", "1", "--out", "many.csv"]) == 0
+    assert all(line.rpartition(",")[2] in "SML" for line in (here / "many.csv").read_text().split()[1:])
     (here / "given.csv").write_text("size,pet\nL,?\n")
     for line in (
         "sample run --num 5 --steps 1 --out {}.csv",

@@ -30,8 +30,10 @@ from vadd.nn.layers import MixturePrior, Tokens
 from vadd.nn.mlp import MLPDenoiser
 from vadd.noise import Streams
 from vadd.objective import importance_weighted, log_mu, persistent, reweighted, step_aware
+from vadd.overrides import override
 from vadd.recipes import recipe, with_method
-from vadd.sample import categorical
+from vadd.sample import ancestral, categorical
+from vadd.samplers import SAMPLERS
 
 SCHEDULES = [Linear(), Cosine(), Polynomial(2.0), Geometric()]
 
@@ -540,3 +542,29 @@ def test_rows_without_a_latent_pay_nothing_under_a_mixture():
         model.logits(x, torch.ones(8).double(), posterior)
     for paid in (posterior.kl, posterior.log_ratio):
         assert ((paid != 0) == (steps <= 2)).all()
+
+
+@pytest.mark.parametrize("method", ["vadd", "vadd-plus", "mdm", "ar"])
+def test_a_position_has_only_its_own_tokens(method):
+    """A table whose columns have 2, 4 and 1 categories: the law of the sampler sums to one over these alone, whatever the
+    weights are, and no sampler draws others."""
+    of = override(with_method(recipe("text.small" if method == "ar" else "toy.coins"), method), {"network.width": 16})
+    if method == "ar":
+        of = override(of, {"network.near": 0, "network.heads": 2, "network.blocks": 1})
+    model = build.model(of, (3,), 4, sizes=(2, 4, 1)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator(), dtype=p.dtype) * 0.3)
+    x = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(1))
+    if method == "ar":
+        total = model.log_prob(x).sum(1).double().exp().sum()
+    else:
+        model.denoiser.requires_grad_(False)
+        total = torch.exp(-exact_nll(model, x, 2, latents="fixed")).sum()
+        assert torch.isfinite(nelbo(model, x, 2, particles=4, generator=generator())).all()
+        assert torch.isfinite(objective(model, x, torch.rand(8, generator=generator()))).all()
+    assert total.item() == pytest.approx(1, abs=1e-5)
+    for step in [ancestral] if method == "ar" else SAMPLERS.values():
+        drawn = sample(model, 500, 3, step=step, temperature=2.0, top_p=0.99, generator=generator())
+        assert (drawn < torch.tensor([2, 4, 1])).all()
+        assert drawn[:, 1].max() == 3

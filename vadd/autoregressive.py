@@ -10,7 +10,7 @@ It has no steps and no latents. So that it can be measured like all others, `sam
 can be told, that which concerns steps and latents changes nothing, and the bound is the likelihood itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vadd.errors import InputError
 from vadd.likelihood import Bound, bound
+from vadd.model import impossible
 from vadd.noise import Streams
 from vadd.sample import TokenLaw, categorical, require_given, sample
 
@@ -37,13 +38,15 @@ class Causal(Protocol):
 
 @final
 class Autoregressive(nn.Module):
-    """p(x) = Π_i p(x^i | x^{<i}) by a causal network over V + 1 symbols, tokens 0..V-1 and V, which begins."""
+    """p(x) = Π_i p(x^i | x^{<i}) by a causal network over V + 1 symbols, tokens 0..V-1 and V, which begins; with `sizes` as
+    `MaskedDiffusion` has them."""
 
     has_latents = False
     has_steps = False
 
-    def __init__(self, shape: tuple[int, ...], vocab_size: int, network: nn.Module):
+    def __init__(self, shape: tuple[int, ...], vocab_size: int, network: nn.Module, sizes: Sequence[int] | None = None):
         super().__init__()
+        self.register_buffer("impossible", impossible(shape, vocab_size, sizes), persistent=False)
         self.shape, self.vocab_size, self.network = tuple(shape), vocab_size, network
 
     @property
@@ -63,6 +66,8 @@ class Autoregressive(nn.Module):
         tokens = x.flatten(1)
         before = torch.cat([self.begin(len(x)), tokens[:, :-1]], dim=1)
         logits = self.network(before, torch.ones(len(x), device=x.device)).float()
+        if self.impossible is not None:
+            logits = logits.masked_fill(self.impossible.flatten(0, -2), -torch.inf)
         return -F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(x.shape)
 
     @torch.no_grad()
@@ -107,7 +112,10 @@ class Autoregressive(nn.Module):
             u, t = streams[rows].uniform(tuple(kept.shape)), torch.ones(len(kept), device=self.device)
             x, token, cache = torch.full_like(kept, self.vocab_size), self.begin(len(kept)), self.network.cache()
             for i in range(length):
-                drawn = categorical(law(self.network(token, t, cache=cache)[:, 0]), u[:, i])
+                logits = self.network(token, t, cache=cache)[:, 0]
+                if self.impossible is not None:
+                    logits = logits.masked_fill(self.impossible.flatten(0, -2)[i], -torch.inf)
+                drawn = categorical(law(logits), u[:, i])
                 x[:, i] = torch.where(kept[:, i] < 0, drawn, kept[:, i])
                 token = x[:, i : i + 1]
                 if callback is not None:

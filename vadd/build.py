@@ -91,10 +91,15 @@ def sampler(of: config.Sampling):
 
 
 def model(
-    experiment: config.Experiment, shape: tuple[int, ...], vocab_size: int, pad: int | None = None
+    experiment: config.Experiment,
+    shape: tuple[int, ...],
+    vocab_size: int,
+    pad: int | None = None,
+    sizes: tuple[int, ...] | None = None,
 ) -> MaskedDiffusion | Autoregressive:
     """The untrained model; its weights are a function of the experiment's seed. `pad` is the token that a DiT does not
-    attend to, if there is one. Raises InputError for a network that cannot do what the experiment asks of it."""
+    attend to, if there is one; `sizes` how many tokens each position has, where they differ. Raises InputError for a
+    network that cannot do what the experiment asks of it."""
     import torch
 
     from vadd.autoregressive import Autoregressive
@@ -116,7 +121,7 @@ def model(
         torch.manual_seed(experiment.seed)
         if experiment.objective.kind == "ar":
             size["steps"] = False
-            return Autoregressive(shape, vocab_size, DiTDenoiser(shape, vocab_size, causal=True, **size))
+            return Autoregressive(shape, vocab_size, DiTDenoiser(shape, vocab_size, causal=True, **size), sizes)
         if "steps" in size:
             size["steps"] = size["steps"] and experiment.objective.kind != "delbo"  # which has no T
         if experiment.network.kind == "dit":
@@ -141,7 +146,14 @@ def model(
             sharp=experiment.latent.sharp,
             until=experiment.latent.until if denoiser.latents and getattr(denoiser, "reads_steps", False) else 0,
             taught=experiment.objective.steps,
+            sizes=sizes,
         )
+
+
+def model_of(experiment: config.Experiment, source) -> MaskedDiffusion | Autoregressive:
+    """`model` for what a source holds."""
+    more = (getattr(source, name, None) for name in ("pad", "cardinalities"))
+    return model(experiment, source.shape, source.vocab_size, *more)
 
 
 def require_able(of: config.Experiment) -> None:

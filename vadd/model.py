@@ -21,7 +21,7 @@ from vadd.errors import InputError
 from vadd.latent import Draw, Gaussian, Kept, Mode, Posterior, Replay, Silenced
 from vadd.masking import Masking
 
-__all__ = ["Denoiser", "MaskedDiffusion", "Recognition"]
+__all__ = ["Denoiser", "MaskedDiffusion", "Recognition", "impossible"]
 
 
 class Denoiser(Protocol):
@@ -71,9 +71,17 @@ class Head(nn.Module):
         return Gaussian(p.mean + r.mean, p.log_std + r.log_std) if self.relative else r
 
 
+def impossible(shape: Sequence[int], vocab_size: int, sizes: Sequence[int] | None) -> Bool[Tensor, "*D V"] | None:
+    """Which tokens the positions do not have; None if they have all."""
+    if sizes is None or min(sizes) == vocab_size:
+        return None
+    return (torch.arange(vocab_size) >= torch.tensor(sizes)[:, None]).view(*shape, vocab_size)
+
+
 @final
 class MaskedDiffusion(nn.Module):
-    """A denoiser, its recognition model and the corruption they live under.
+    """A denoiser, its recognition model and the corruption they live under. Where positions have vocabularies of different
+    `sizes`, in the order of the flattened shape, position i has tokens 0..sizes[i]-1: others have probability zero.
 
     Raises:
         InputError: a denoiser that asks for latents without a recognition model to train them.
@@ -92,6 +100,7 @@ class MaskedDiffusion(nn.Module):
         sharp: bool = False,
         until: int = 0,
         taught: Sequence[int] = (),
+        sizes: Sequence[int] | None = None,
     ):
         super().__init__()
         if denoiser.latents and recognition is None:
@@ -100,6 +109,7 @@ class MaskedDiffusion(nn.Module):
         # Networks are told the next T that was `taught`, the largest above all and wherever there is no z; T, if none was.
         self.steps, self.until, self.taught = 1, until, sorted(taught)
         self.labels, self.guidance = None, 0.0
+        self.register_buffer("impossible", impossible(self.shape, masking.vocab_size, sizes), persistent=False)
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
         self.windows = getattr(denoiser, "windows", 0)
@@ -194,11 +204,17 @@ class MaskedDiffusion(nn.Module):
             draw = Silenced(draw, silent)
         plain, labelled = (self._told(self.denoiser, len(x_t), labels) for labels in (None, self.labels))
         if not self.guidance:
-            return self.denoiser(x_t, t.float(), draw, at, **labelled)
+            return self._possible(self.denoiser(x_t, t.float(), draw, at, **labelled), at)
         kept = Kept(draw)
         with_label = self.denoiser(x_t, t.float(), kept, at, **labelled)
         without = self.denoiser(x_t, t.float(), Replay(*kept.latents), at, **plain)
-        return without + (1 + self.guidance) * (with_label - without)
+        return self._possible(without + (1 + self.guidance) * (with_label - without), at)
+
+    def _possible(self, logits: Float[Tensor, "... V"], at: Bool[Tensor, "B *D"] | None) -> Float[Tensor, "... V"]:
+        if self.impossible is None:
+            return logits
+        here = self.impossible if at is None else self.impossible.expand(*at.shape, -1)[at]
+        return logits.masked_fill(here, -torch.inf)
 
     def posterior(
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None

@@ -274,7 +274,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     of = experiment.train
     where = build.device(of)
     source = build.source(experiment.source)
-    model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
+    model = build.model_of(experiment, source)
     if resume:
         run.require_data(source)
     if not run.begun and os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several

@@ -44,7 +44,7 @@ def load(run: Run):
     run.require_finished()
     experiment = run.experiment
     source = run.source()
-    model = build.model(experiment, source.shape, source.vocab_size, getattr(source, "pad", None))
+    model = build.model_of(experiment, source)
     try:
         model.load_state_dict(load_file(run.weights))
     except Exception as error:  # safetensors and torch have each their own

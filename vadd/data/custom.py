@@ -129,8 +129,8 @@ class Csv(OwnFile):
     """Categories from a .csv (UTF-8, commas, a header); what stands in a cell is kept to the letter.
 
     Token k of column j is the k-th of its distinct strings, numbers by size and before words. A missing value, an empty
-    cell, is a category like any other. V is the largest number of categories, at least 2: tokens of column j from
-    `cardinalities[j]` on never occur in the data, and where a model draws one, `show` leaves the cell empty.
+    cell, is a category like any other. V is the largest number of categories, at least 2, and column j has the tokens
+    below `cardinalities[j]`: no model draws others.
 
     Raises InputError if the file cannot be read, a row does not fit the header, or there are fewer than two columns,
     fewer than ten rows, columns of one name, or more than 1,000 categories in a column.

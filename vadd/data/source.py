@@ -78,6 +78,7 @@ class Source(Protocol):
     fingerprint: str | None  # of data that a user may change after training; else it may be missing
     facts: dict | None  # JSON: all that `show` and `read` need of such data; likewise
     pad: int | None  # the token that fills up short examples, where there are such
+    cardinalities: tuple[int, ...] | None  # how many tokens each position has, where they differ; likewise
 
     def split(self, name: Split) -> np.ndarray:
         """(N, *shape), in the smallest unsigned dtype that holds V-1. Raises InputError for another name."""
