@@ -31,8 +31,7 @@ def main(name: str, method: str) -> None:
     training = seconds_per_step(experiments)
     print(f"{'training step':22} {training[method] / training['mdm']:.2f}")
     keep_freed_memory()
-    pad = getattr(source, "pad", None)
-    models = {m: build.model(e, source.shape, source.vocab_size, pad).eval() for m, e in experiments.items()}
+    models = {m: build.model_of(e, source).eval() for m, e in experiments.items()}
     for T in (1, 4, 16):
         times = {m: [] for m in models}
         for _ in range(ROUNDS):

@@ -23,10 +23,10 @@ from vadd import (
     stratified_times,
 )
 from vadd.errors import InputError
-from vadd.latent import Gaussian, Mixture, Mode, Prior
-from vadd.likelihood import FIT, latents_given, quadrature
+from vadd.latent import Gaussian, Mixture, Mode, Prior, law
+from vadd.likelihood import FIT, latents_given, nodes_of, quadrature
 from vadd.nn.dit import DiTDenoiser, DiTRecognition
-from vadd.nn.layers import MixturePrior, Tokens
+from vadd.nn.layers import ChainPrior, MixturePrior, Tokens
 from vadd.nn.mlp import MLPDenoiser
 from vadd.noise import Streams
 from vadd.objective import importance_weighted, log_mu, persistent, reweighted, step_aware
@@ -78,7 +78,12 @@ def test_a_model_that_ignores_z_is_masked_diffusion():
 
 LOOKS_AND_TOLD = {"blocks": 2, "prior": "state", "steps": True}  # a prior that looks at x_t, networks that read T
 LADDER = LOOKS_AND_TOLD | {"slots": 2}  # two, the second's prior looks at what the first led to
-CHAIN = {"prior": "chain", "slots": 2, "steps": True}  # two latents, the second's prior reads the first
+CHAIN = {
+    "prior": "mixture",
+    "components": 2,
+    "slots": 2,
+    "steps": True,
+}  # two latents, the second's weights read the first
 
 
 KINDS = [("fresh", {}), ("fixed", {}), ("fresh", LOOKS_AND_TOLD), ("fresh", LADDER), ("fresh", CHAIN), ("fixed", CHAIN)]
@@ -93,13 +98,13 @@ def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, s
     schedule = Cosine() if steps == 2 else Linear()
     model = small_model((2,), 3, latent_dim, schedule=schedule, scale=2.0 - latent_dim / 2, network=network)
     x = everything(model)
-    law = torch.exp(-exact_nll(model, x, steps, latents=latents))
-    assert law.sum().item() == pytest.approx(1, abs=1e-6)
+    p = torch.exp(-exact_nll(model, x, steps, latents=latents))
+    assert p.sum().item() == pytest.approx(1, abs=1e-6)
 
     num = 40_000
     drawn = sample(model, num, steps, latents=latents, generator=generator(1))
     counts = torch.bincount(drawn @ torch.tensor([3, 1]), minlength=9).double()
-    chi2 = ((counts - num * law) ** 2 / (num * law)).sum().item()
+    chi2 = ((counts - num * p) ** 2 / (num * p)).sum().item()
     assert chi2 < 26.1  # the 99.9% quantile for 8 degrees of freedom
 
 
@@ -298,59 +303,87 @@ def test_an_untrained_prior_that_looks_is_standard():
 
 
 @torch.no_grad()
-def test_a_chain_of_priors_starts_as_the_standard_one_and_each_reads_those_before_it_alone():
-    size = {"width": 8, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0}
-    for denoiser in (
-        MLPDenoiser((6,), 3, 2, width=8, prior="chain", slots=3),
-        DiTDenoiser((6,), 3, 2, prior="chain", slots=3, **size),
-    ):
-        assert denoiser.latents == ((2,),) * 3
-        z = torch.randn(4, 3, 2, generator=generator())
+def test_the_weights_of_a_chain_read_the_vectors_before_alone_and_are_equal_at_first():
+    p = ChainPrior(5, 3, 2, 8)
+    z = torch.randn(4, 3, 2, generator=generator())
 
-        def priors(z, denoiser=denoiser):
-            asked = []
-            answers = iter(z.unbind(1))
-            denoiser(torch.full((4, 6), 3), torch.ones(4), lambda p, _: asked.append(torch.cat(p, 1)) or next(answers))
-            return torch.stack(asked, 1)  # (B, 3, mean and log σ)
+    def weights(z):
+        return law(p(4)).given(z).log_weights
 
-        assert (priors(z) == 0).all()
-        torch.nn.init.normal_(denoiser.prior.linear.weight)
-        for changed in range(3):
-            other = z.clone()
-            other[:, changed] += 1
-            moved = ((priors(other) - priors(z)).abs() > 1e-6).any(2).all(0)
-            assert moved.tolist() == [k > changed for k in range(3)]
+    assert torch.allclose(weights(z), torch.full((4, 3, 5), -math.log(5)))
+    torch.nn.init.normal_(p.read[-1].weight)
+    for changed in range(3):
+        other = z.clone()
+        other[:, changed] += 1
+        moved = ((weights(other) - weights(z)).abs() > 1e-6).any(2).all(0)
+        assert moved.tolist() == [k > changed for k in range(3)]
+    one_by_one = []
+    law(p(4)).one_by_one(lambda of: one_by_one.append(of.log_weights) or z[:, len(one_by_one) - 1])
+    assert torch.allclose(torch.stack(one_by_one, 1), weights(z), atol=1e-6)
 
 
-def test_the_windows_of_a_chain_have_one_map_and_each_its_own_features():
+@torch.no_grad()
+def test_a_chain_draws_each_vector_from_its_weights_given_those_before_and_is_a_density():
+    """Narrow components far apart: which one a vector came from can be seen, and pairs of them are counted."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        size = {"width": 8, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 3}
-        networks = DiTDenoiser((6,), 3, 2, prior="chain", **size), DiTRecognition((6,), 3, **size)
-        model = MaskedDiffusion((6,), Masking(3), *networks)
-    x = torch.randint(3, (5, 6), generator=generator())
-    posterior = model.posterior(x, torch.ones_like(x, dtype=torch.bool), torch.ones(5), generator())
-    model.logits(x, torch.ones(5), posterior)
-    assert len(model.heads) == 1
-    together = model.heads[0](posterior.features)
-    for k, r in enumerate(posterior.approximations):
-        assert torch.allclose(r.mean, together.mean[:, k])
-        assert torch.allclose(r.log_std, together.log_std[:, k])
+        p = ChainPrior(3, 2, 1, 8)
+        p.means.copy_(torch.tensor([[-5.0], [0.0], [5.0]]))
+        p.log_stds.fill_(-2.0)
+        torch.nn.init.normal_(p.read[-1].weight)
+    num = 40_000
+    z = law(p(num)).sample(generator())
+    seen = ((z.squeeze(2) + 5) / 5).round().long()
+    centres = (torch.cartesian_prod(torch.arange(3), torch.arange(3)) * 5.0 - 5)[..., None]
+    pi = law(p(9)).given(centres).log_weights  # hardly changes within a component
+    first, second = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
+    expected = (pi[:, 0].gather(1, first[:, None]) + pi[:, 1].gather(1, second[:, None])).exp().squeeze(1)
+    counts = torch.bincount(seen @ torch.tensor([3, 1]), minlength=9)
+    assert torch.allclose(counts / num, expected, atol=0.01)
+    side = torch.linspace(-7, 7, 701)
+    grid = torch.cartesian_prod(side, side)[..., None]
+    assert law(p(len(grid))).given(grid).log_prob(grid).exp().sum() * 0.02**2 == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("toy.coins", "persistent,latent.prior=chain"),
-        ("image.mnist-unet", "vadd,latent.prior=chain,latent.slots=8"),
+        ("image.mnist-unet", "vadd,latent.prior=mixture,latent.slots=8"),
         ("toy.coins", "persistent,latent.slots=8"),
     ],
 )
-def test_a_chain_that_cannot_be_is_refused(name, method):
-    with pytest.raises(
-        InputError, match=r"^latent.(prior chain is of latent.slots z|slots needs a network of kind dit)"
-    ):
+def test_several_z_that_cannot_be_are_refused(name, method):
+    with pytest.raises(InputError, match=r"^latent.slots needs a network of kind dit"):
         build.model(with_method(recipe(name), method), (8, 8), 2)
+
+
+@torch.no_grad()
+def test_a_chain_over_windows_goes_on_from_what_is_given_and_fits_it():
+    """Two tokens, a vector each: given the first or the second, the other follows p(z) f(z) integrated by quadrature."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        size = {"width": 16, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 2}
+        denoiser = DiTDenoiser((2,), 3, 1, prior="mixture", components=2, **size)
+        model = MaskedDiffusion((2,), Masking(3), denoiser, DiTRecognition((2,), 3, **size)).eval()
+        for p in (denoiser.weight, denoiser.prior.read[-1].weight, denoiser.prior.gru.weight_ih_l0):
+            torch.nn.init.normal_(p, std=2.0)
+        denoiser.prior.means.copy_(torch.tensor([[-2.0], [2.0]]))
+    (z,), weight = nodes_of(model.prior(1), 24, "fixed")
+    nothing = torch.full((len(z), 2), 3)
+    mu = model.logits(nothing, torch.ones(len(z)), Replay(z)).double().softmax(-1)  # (n, 2, V)
+    for place in (0, 1):
+        given = torch.full((2_000, 2), -1)
+        given[:, place] = 2
+        filled = sample(model, 2_000, 1, latents="fixed", given=given, generator=generator())
+        assert (filled[:, place] == 2).all()
+        found = torch.bincount(filled[:, 1 - place], minlength=3) / len(given)
+        one_seen = nothing.clone()
+        one_seen[:, place] = 2
+        other = model.logits(one_seen, torch.ones(len(z)), Replay(z)).double().softmax(-1)[:, 1 - place]
+        fit = weight * mu[:, place, 2]
+        expected, careless = fit @ other / fit.sum(), weight @ other
+        assert (expected - careless).abs().max() > 0.4  # it matters
+        assert torch.allclose(found.double(), expected, atol=0.05)
 
 
 @torch.no_grad()
@@ -486,7 +519,9 @@ def test_the_mask_never_comes_out():
 def test_a_mixture_is_a_density_and_its_kl_a_bound_that_is_exact_for_one_component(vectors):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        many, one = (Mixture(*MixturePrior(c, (*vectors, 2))(2000)) for c in (5, 1))
+        many, one = (Mixture(*MixturePrior(c, 2)(2000)) for c in (5, 1))
+        if vectors:
+            many, one = (p._replace(log_weights=p.log_weights[:, None].expand(-1, *vectors, -1)) for p in (many, one))
         mean, log_std = torch.randn(2000, *vectors, 2), torch.randn(2000, *vectors, 2)
     r = Gaussian(mean, log_std)
     z = r.sample(generator())

@@ -9,6 +9,8 @@ from conftest import everything, generator, small_model
 from vadd import Gaussian, MaskedDiffusion, Replay, nelbo, stratified_times
 from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, log_mu
 
+CHAIN = {"prior": "mixture", "components": 4, "slots": 4}
+
 
 def gradients(loss: torch.Tensor, model) -> dict[str, torch.Tensor]:
     parts = {"denoiser": list(model.denoiser.parameters())}
@@ -95,7 +97,7 @@ def test_the_importance_weighted_persistent_objective_is_the_bound_of_each_rows_
         assert ours.mean().item() == pytest.approx(bound.mean().item(), abs=4 * error)
 
 
-@pytest.mark.parametrize("network", [{}, {"prior": "mixture", "components": 4}, {"prior": "chain", "slots": 3}])
+@pytest.mark.parametrize("network", [{}, {"prior": "mixture", "components": 4}, CHAIN])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_particles_along_paths_train_every_parameter_in_either_precision(network, precision):
     model = small_model((3,), 3, 2, scale=1.5, network=network)

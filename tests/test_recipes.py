@@ -6,7 +6,7 @@ import torch
 
 from vadd import InputError, build
 from vadd.config import Experiment
-from vadd.nn.layers import MixturePrior
+from vadd.nn.layers import ChainPrior, MixturePrior
 from vadd.overrides import fields, leaves, override
 from vadd.recipes import METHODS, RECIPES, parsed, recipe, with_method
 
@@ -216,10 +216,12 @@ def test_unknown_names_are_told_with_the_nearest():
         recipe("qqq")
 
 
-@pytest.mark.parametrize(("name", "learned"), [("image.mnist", True), ("toy.swissroll", True), ("text.small", False)])
-def test_vadd_plus_has_a_learned_prior_but_on_text(name, learned):
+@pytest.mark.parametrize(
+    ("name", "prior"), [("image.mnist", MixturePrior), ("toy.swissroll", MixturePrior), ("text.small", ChainPrior)]
+)
+def test_vadd_plus_has_a_learned_prior(name, prior):
     model = build.model(with_method(recipe(name), "vadd-plus"), (64,), 30)
-    assert isinstance(model.denoiser.prior, MixturePrior) == learned
+    assert isinstance(model.denoiser.prior, prior)
 
 
 @pytest.mark.parametrize(

@@ -163,13 +163,8 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"objective.kind ar needs a network of kind dit, and {of.recipe} has {kind}; take another recipe"
         )
-    if kind != "dit" and of.latent.slots and of.latent.prior in ("standard", "mixture"):
+    if of.latent.slots and (kind == "unet" or (kind == "mlp" and of.latent.prior == "standard")):
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
-    if of.latent.prior == "chain" and (kind == "unet" or not of.latent.slots):
-        raise InputError(
-            f"latent.prior chain is of latent.slots z, each after the other, for a network of kind mlp or dit, and "
-            f"{of.recipe} has {of.latent.slots} and {kind}; take --latent.slots 8, or standard"
-        )
     if of.latent.prior == "state" and kind != "mlp":
         raise InputError(f"latent.prior state needs a network of kind mlp, and {of.recipe} has {kind}; take standard")
     if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):

@@ -1,7 +1,7 @@
 """Latents, and who answers a draw.
 
 A denoiser asks for its latents while it runs: `z = draw(prior, context)`, with a Gaussian prior, the pair (mean, log σ),
-that it may compute from its own state, or a learned `Mixture` of them. It does not know who answers:
+that it may compute from its own state, or a learned `Mixture` or `Chain` of them. It does not know who answers:
 
     Prior      z ~ p(z)                          when sampling
     Posterior  z ~ r_φ(z | x, M)                 when training; adds up KL(r ‖ p) and log p(z) - log r(z)
@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vadd.errors import InputError
 from vadd.noise import drawn, normal, rows_of
 
-__all__ = ["Draw", "Gaussian", "Kept", "Mixture", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
+__all__ = ["Chain", "Draw", "Gaussian", "Kept", "Mixture", "Mode", "Posterior", "Prior", "Replay", "Scaled", "Silenced"]
 
 
 class Gaussian(NamedTuple):
@@ -38,19 +39,14 @@ class Gaussian(NamedTuple):
     def shape(self) -> torch.Size:
         return self.mean.shape
 
-    def component(self, generator=None) -> "Gaussian":
-        """Itself: a mixture of one."""
-        return self
-
     def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B *d"]:
         """Reparameterised: mean + τ σ ε."""
         scale = temperature * self.log_std.exp()
         return self.mean + scale * normal(generator, tuple(self.mean.shape), self.mean.device)
 
-    def where(self, rows: Bool[Tensor, " B"], other: "Gaussian") -> "Gaussian":
-        """This one in some rows, the other elsewhere."""
-        rows = rows.view(-1, *[1] * (self.mean.dim() - 1))
-        return Gaussian(*(torch.where(rows, a, b) for a, b in zip(self, other, strict=True)))
+    def given(self, z: Tensor) -> "Gaussian":
+        """Itself: see `Chain`."""
+        return self
 
     def log_prob_each(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, "B *d"]:
         epsilon = (z - self.mean) * torch.exp(-self.log_std)
@@ -87,20 +83,27 @@ class Mixture(NamedTuple):
     def mean(self) -> Float[Tensor, "B *S d"]:
         return self.log_weights.exp() @ self.means
 
-    def component(self, generator=None) -> Gaussian:
-        """One of them for each vector, drawn by their weights."""
+    def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B *S d"]:
+        """From one of them for each vector, drawn by their weights, with τ σ for σ."""
         c = drawn(generator, self.log_weights.exp())
-        return Gaussian(self.means[c], self.log_stds[c])
+        return Gaussian(self.means[c], self.log_stds[c]).sample(generator, temperature)
+
+    def given(self, z: Tensor) -> "Mixture":
+        """Itself: see `Chain`."""
+        return self
 
     def log_prob(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, " B"]:
-        each = -0.5 * self.distances(z) - self.log_stds.sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
-        return torch.logsumexp(self.log_weights + each, -1).view(len(z), -1).sum(1)
+        return self.log_prob_each(z).flatten(1).sum(1) if z.dim() > 2 else self.log_prob_each(z)
+
+    def log_prob_each(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, "B *S"]:
+        """Of each vector."""
+        return torch.logsumexp(self.log_weights + self.expected(z), -1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
     def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
         """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), nats."""
-        entropy_less = -r.log_std.sum(-1, keepdim=True) - 0.5 * r.mean.shape[-1]
-        each = 0.5 * self.distances(r.mean, torch.exp(2 * r.log_std)) + self.log_stds.sum(-1) + entropy_less
-        return -torch.logsumexp(self.log_weights - each, -1).view(len(r.mean), -1).sum(1)
+        entropy = r.log_std.sum(-1) + 0.5 * r.mean.shape[-1]
+        near = torch.logsumexp(self.log_weights + self.expected(r.mean, torch.exp(2 * r.log_std)), -1)
+        return -(near + entropy).view(len(r.mean), -1).sum(1)
 
     def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B *S d"]:
         """That bound laid on the dimensions: each has its own KL, the mean over components by their shares, and an even part
@@ -110,20 +113,70 @@ class Mixture(NamedTuple):
         kl = (torch.softmax(score, -1)[..., None] * each).sum(-2)
         return kl + (-torch.logsumexp(score, -1) - kl.sum(-1))[..., None] / kl.shape[-1]
 
-    def distances(self, mean: Tensor, variance: Tensor | float = 0.0) -> Float[Tensor, "B *S C"]:
-        """Σ_d E[(z - m_c)² / σ_c²] for z of this mean and variance, by matrix products: in double precision, since large
-        numbers cancel."""
-        m, precision, mean = self.means.double(), torch.exp(-2 * self.log_stds.double()), mean.double()
-        of_each = (mean**2 + variance) @ precision.T - 2 * mean @ (m * precision).T + (m**2 * precision).sum(-1)
-        return of_each.clamp(min=0).to(self.means.dtype)
+    def expected(self, mean: Tensor, variance: Tensor | float = 0.0) -> Float[Tensor, "B *S C"]:
+        """E log N(z; m_c, diag σ_c²) + d/2 log 2π for z of this mean and variance, by one matrix product: in double
+        precision, since large numbers cancel."""
+        m, log_stds, mean = self.means.double(), self.log_stds.double(), mean.double()
+        precision = torch.exp(-2 * log_stds)
+        features = torch.cat([mean**2 + variance, mean], -1)
+        constant = -0.5 * (m**2 * precision).sum(-1) - log_stds.sum(-1)
+        return F.linear(features, torch.cat([-0.5 * precision, m * precision], -1), constant).to(self.means.dtype)
 
 
-Offered = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
-"""A prior as a network offers it: mean and log σ of a Gaussian, or the three of a mixture."""
+class Reader(Protocol):
+    """The recurrent network of a `Chain`: what it makes of the vectors so far is a state h of w numbers."""
+
+    num: int  # S
+
+    def after(self, h: Float[Tensor, "B w"], z: Float[Tensor, "B S d"]) -> Float[Tensor, "B S w"]:
+        """The states after each of these vectors, which follow those of h."""
+        ...
+
+    def log_weights(self, h: Float[Tensor, "*B w"]) -> Float[Tensor, "*B C"]: ...
 
 
-def law(prior: Offered) -> Gaussian | Mixture:
-    return Gaussian(*prior) if len(prior) == 2 else Mixture(*prior)
+class Chain(NamedTuple):
+    """Π_k Σ_c π_c(z_1..z_{k-1}) N(z_k; m_c, diag σ_c²) of z (B, S, d): mixtures of the same components, each with weights
+    that are read off the vectors before; `start` is the state before the first."""
+
+    means: Float[Tensor, "C d"]
+    log_stds: Float[Tensor, "C d"]
+    start: Float[Tensor, "B w"]
+    reader: Reader
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self.start), self.reader.num, self.means.shape[-1]))
+
+    def given(self, z: Float[Tensor, "B S d"]) -> Mixture:
+        """The mixtures that the vectors of z come from, given those before: all at once."""
+        h = torch.cat([self.start[:, None], self.reader.after(self.start, z[:, :-1])], 1)
+        return Mixture(self.means, self.log_stds, self.reader.log_weights(h))
+
+    def one_by_one(self, answer: Callable[[Mixture], Tensor]) -> Float[Tensor, "B S d"]:
+        h, found = self.start, []
+        for _ in range(self.reader.num):
+            if found:
+                h = self.reader.after(h, found[-1][:, None])[:, 0]
+            found.append(answer(Mixture(self.means, self.log_stds, self.reader.log_weights(h))))
+        return torch.stack(found, 1)
+
+    def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B S d"]:
+        return self.one_by_one(lambda p: p.sample(generator, temperature))
+
+    @property
+    def mean(self) -> Float[Tensor, "B S d"]:
+        """Of each vector given the means of those before."""
+        return self.one_by_one(lambda p: p.mean)
+
+
+Law = Gaussian | Mixture | Chain
+Offered = tuple
+"""A prior as a network offers it: mean and log σ of a Gaussian, the three of a mixture, or the four of a chain."""
+
+
+def law(prior: Offered) -> Law:
+    return {2: Gaussian, 3: Mixture, 4: Chain}[len(prior)](*prior)
 
 
 class Draw(Protocol):
@@ -139,7 +192,7 @@ class Prior:
         self.generator, self.temperature = generator, temperature
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
-        return law(prior).component(self.generator).sample(self.generator, self.temperature)
+        return law(prior).sample(self.generator, self.temperature)
 
     def rows(self, rows: Tensor) -> "Prior":
         """The answers for some rows of the batch only."""
@@ -150,7 +203,7 @@ class Mode:
     """Answers with the prior's mean: the latent switched off. `priors` are those it was offered."""
 
     def __init__(self):
-        self.priors: list[Gaussian | Mixture] = []
+        self.priors: list[Law] = []
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         self.priors.append(law(prior))
@@ -215,9 +268,10 @@ class Posterior:
     """Answers with z ~ r_φ, read by one head a latent from what the recognition model saw; or, in the rows told by
     `explore`, with z ~ p. Those told by `silent` pay nothing.
 
-    `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; `priors`, `approximations` (the
-    Gaussians r), `latents` (the z drawn) and `kl_each` (by dimension) are in the order asked. The gradient of `log_ratio`
-    goes through z only, as the doubly reparameterised estimator wants it (Tucker et al. 2019, arXiv 1810.04152).
+    `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; of a chain the KL is that of each
+    vector given the drawn ones before, a sum whose mean is KL(r ‖ p). `priors`, `approximations` (the Gaussians r),
+    `latents` (the z drawn) and `kl_each` (by dimension) are in the order asked. The gradient of `log_ratio` goes through z
+    only, as the doubly reparameterised estimator wants it (Tucker et al. 2019, arXiv 1810.04152).
     """
 
     def __init__(
@@ -236,7 +290,6 @@ class Posterior:
             silent,
         )
         self.kl = features.new_zeros(len(features))
-        self.log_ratio = features.new_zeros(len(features))
         self.priors: list[Gaussian | Mixture] = []
         self.approximations: list[Gaussian] = []
         self.latents: list[Tensor] = []
@@ -244,17 +297,23 @@ class Posterior:
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
         p = law(prior)
         r = self.heads[len(self.latents)](self.features, p)
-        drawn_from = r if self.explore is None else r.where(~self.explore, p.component(self.generator))
-        z = drawn_from.sample(self.generator)
-        kl, log_ratio = p.kl_of(r), p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
-        if self.silent is not None:
-            kl, log_ratio = kl.masked_fill(self.silent, 0.0), log_ratio.masked_fill(self.silent, 0.0)
-        self.kl = self.kl + kl
-        self.log_ratio = self.log_ratio + log_ratio
+        z = r.sample(self.generator)
+        if self.explore is not None:
+            z = torch.where(self.explore.view(-1, *[1] * (z.dim() - 1)), p.sample(self.generator), z)
+        p = p.given(z)
+        kl = p.kl_of(r)
+        self.kl = self.kl + (kl if self.silent is None else kl.masked_fill(self.silent, 0.0))
         self.priors.append(p)
         self.approximations.append(r)
         self.latents.append(z)
         return z
+
+    @property
+    def log_ratio(self) -> Float[Tensor, " B"]:
+        found = self.features.new_zeros(len(self.features))
+        for p, r, z in zip(self.priors, self.approximations, self.latents, strict=True):
+            found = found + p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
+        return found if self.silent is None else found.masked_fill(self.silent, 0.0)
 
     @property
     def kl_each(self) -> list[Tensor]:

@@ -33,7 +33,7 @@ from matplotlib.ticker import MaxNLocator
 from vadd.data import Lines, Picture, Rows, Source
 from vadd.errors import InputError
 from vadd.figures import KNOWN, LIGHT, OTHERS, png
-from vadd.latent import Gaussian, Mixture, Mode, Prior, Replay
+from vadd.latent import Gaussian, Mixture, Prior, Replay
 from vadd.model import MaskedDiffusion
 from vadd.run import Run, atomic, require_folder
 from vadd.use import encode, load
@@ -190,9 +190,7 @@ def encoded(found: dict[str, np.ndarray], source: Source, origin: str, seed: int
 @torch.no_grad()
 def mixture(model: MaskedDiffusion) -> Mixture | None:
     """The prior of a model that learns one for a single vector."""
-    masks, asked = torch.full((1, *model.shape), model.masking.mask, device=model.device), Mode()
-    model.logits(masks, torch.ones(1, device=model.device), asked)
-    if len(asked.priors) != 1 or not isinstance(p := asked.priors[0], Mixture) or p.log_weights.dim() != 2:
+    if model.prior_reads_state or not isinstance(p := model.prior(1), Mixture):
         return None
     return Mixture(*(a.cpu().double() for a in p))
 

@@ -43,7 +43,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Gaussian, Mixture, Mode, Posterior, Replay, Scaled
+from vadd.latent import Chain, Gaussian, Law, Mode, Posterior, Replay, Scaled, law
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, drawn, uniform
@@ -205,10 +205,10 @@ def _path(model, x, times, streams, particles, latents, proposal) -> Bound:
     u = uniform(streams, tuple(x.shape), x.device)
     everything, one = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64, device=x.device)
     fixed = None
-    if latents == "fixed":  # the denoiser asks at its first state, all masks
+    if latents == "fixed":
         fixed = proposal(model, x, everything, everything, one, particles, streams.fork(0))
-        x_1, t = (a.repeat_interleave(particles, 0) for a in (model.masking.hide(x, everything), one))
-        model.logits(x_1, t, fixed, at=torch.zeros_like(x_1, dtype=torch.bool))
+        if model.has_latents:
+            fixed(model.denoiser.prior(len(x) * particles))
     joint, marginal, ess, integrals = torch.zeros(4, len(x), dtype=torch.float64, device=x.device)
     log_f = torch.zeros(len(x), particles, dtype=torch.float64, device=x.device)
     for k, t, masked, revealed in _states(model.masking, u, times):
@@ -269,7 +269,8 @@ def latents_given(
 
     by importance resampling from K = `particles` z, twice; exact as K → ∞. The first K are of a mixture of r_φ(z | visible
     tokens) and p(z); the second of p(z) and a Gaussian q a row that starts at the z chosen and is fitted to what is
-    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example.
+    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Where the vectors of a chain
+    belong to windows, once: where a token of its window is visible a vector comes from r_φ, else from p given those before.
     """
     everything, one = torch.ones_like(x_t, dtype=torch.bool), x_t.new_ones(len(x_t), dtype=torch.float64)
     visible = ~model.masking.is_masked(x_t)
@@ -284,6 +285,12 @@ def latents_given(
         row = torch.arange(len(x_t), device=x_t.device)
         return [z.unflatten(0, (-1, particles))[row, best] for z in q.latents]
 
+    each = getattr(model.denoiser, "window", 0)
+    if each and isinstance(model.prior(1), Chain):
+        seen = model.posterior(model.masking.hide(x_t, ~visible), everything, one)
+        known = F.pad(visible.flatten(1), (0, -visible[0].numel() % each)).unflatten(1, (-1, each)).any(2)
+        q = repeated(seen, particles, streams.fork(0).repeat(particles))
+        return chosen(Continued(q, known.repeat_interleave(particles, 0)), streams.fork(1))
     first = chosen(step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0)), streams.fork(1))
     means = [z.clone().requires_grad_() for z in first]
     log_stds = [torch.full_like(z, FIT["log_std"]).requires_grad_() for z in first]
@@ -299,6 +306,27 @@ def latents_given(
         optimizer.step()
     q = repeated(_gaussian(means, log_stds), particles, streams.fork(2).repeat(particles))
     return chosen(_mixed(q, particles), streams.fork(3))
+
+
+class Continued:
+    """Answers, of a chain, with z_k ~ r_φ where that is `known` (B, S), and elsewhere with z_k ~ p(z_k | z_1..z_{k-1})."""
+
+    def __init__(self, r: Posterior, known: Tensor):
+        self.r, self.known, self.latents = r, known, []
+
+    def __call__(self, prior, context=None) -> Tensor:
+        p, r = law(prior), self.r.heads[0](self.r.features)
+        of_r, places = r.sample(self.r.generator), iter(range(p.shape[1]))
+
+        def answer(of) -> Tensor:
+            k = next(places)
+            return torch.where(self.known[:, k, None], of_r[:, k], of.sample(self.r.generator))
+
+        z = p.one_by_one(answer)
+        ratio = p.given(z).log_prob_each(z) - r.log_prob_each(z).sum(-1)
+        self.log_ratio = ratio.where(self.known, 0.0).sum(1)
+        self.latents.append(z)
+        return z
 
 
 def _gaussian(means: list[Tensor], log_stds: list[Tensor]) -> Posterior:
@@ -345,15 +373,13 @@ def exact_nll(
         raise InputError(f"exact_nll integrates latents of at most two dimensions together, got {dims}")
     require_likelihood(model, latents)
     x = x.to(model.device).long()
-    z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
-    if latents == "zero":
-        z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])  # the prior's mean
-    asked, answers = Mode(), Scaled
-    model.logits(
-        model.masking.hide(x[:1], torch.ones_like(x[:1], dtype=torch.bool)), torch.ones(1, device=x.device), asked
-    )
-    if any(isinstance(p, Mixture) for p in asked.priors):  # of one vector
-        answers, z, weight = Replay, *of_mixture(asked.priors[0], z, weight, latents)
+    if model.has_latents and not model.prior_reads_state:
+        answers, parts, weight = Replay, *nodes_of(model.prior(1), nodes, latents)
+    else:
+        z, weight = (a.to(x.device) for a in quadrature(sum(dims), nodes))
+        if latents == "zero":
+            z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])  # the prior's mean
+        answers, parts = Scaled, z.split(dims, 1) if dims else ()
     times = time_grid(steps, grid).to(x.device)
     r = model.masking.reveal_probability(times[:-1], times[1:])
     subsets = [
@@ -364,16 +390,16 @@ def exact_nll(
     def tokens(k: int, masked: Tensor) -> Tensor:
         """log μ^i(x_{t_k}, z, t_k)[x^i] for all nodes and positions: (B, nodes, L)."""
         x_t = model.masking.hide(x, masked.view(1, *model.shape).expand_as(x))
-        rows = x_t.repeat_interleave(len(z), 0)
-        draw = answers(*(z.repeat(len(x), 1).split(dims, 1) if dims else ()))
+        rows = x_t.repeat_interleave(len(weight), 0)
+        draw = answers(*(z.repeat(len(x), *[1] * (z.dim() - 1)) for z in parts))
         with model.told(steps):
             logits = model.logits(rows, times[k].expand(len(rows)), draw).double()
-        picked = F.log_softmax(logits, -1).gather(-1, x.repeat_interleave(len(z), 0)[..., None])
-        return picked.view(len(x), len(z), length)
+        picked = F.log_softmax(logits, -1).gather(-1, x.repeat_interleave(len(weight), 0)[..., None])
+        return picked.view(len(x), len(weight), length)
 
     log_z = weight.log().expand(len(x), -1)  # (B, nodes)
     # f[M] is (B, nodes): but for fixed z the nodes are summed inside every step, for it only at the end.
-    start = torch.zeros(len(x), len(z), dtype=torch.float64, device=x.device)
+    start = torch.zeros(len(x), len(weight), dtype=torch.float64, device=x.device)
     f = {M: start if not any(M) else start - math.inf for M in map(as_key, subsets)}
     for k in reversed(range(steps)):
         after = {}
@@ -414,12 +440,24 @@ def quadrature(dim: int, nodes: int) -> tuple[Float[Tensor, "n d"], Float[Tensor
     return z.float(), w
 
 
-def of_mixture(p: Mixture, z: Tensor, weight: Tensor, latents: str) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of a mixture over one vector, from those of N(0, I)."""
+def nodes_of(p: Law, nodes: int, latents: str) -> tuple[tuple[Tensor], Float[Tensor, " n"]]:
+    """The nodes z, the one latent of a model, and their weights for p(z) of one row; `latents` "zero": its mean alone."""
     if latents == "zero":
-        return p.mean, weight
-    nodes = p.means[:, None] + p.log_stds[:, None].exp() * z  # (C, n, d)
-    return nodes.flatten(0, 1), (p.log_weights[0, :, None].exp().double() * weight).flatten()
+        return (p.mean,), torch.ones(1, dtype=torch.float64, device=p.mean.device)
+    z, weight = (a.to(p.mean.device) for a in quadrature(p.shape[-1], nodes))
+    if isinstance(p, Gaussian):
+        return (p.mean + p.log_std.exp() * z,), weight
+    each = p.means[:, None] + p.log_stds[:, None].exp() * z  # (C, n, d): of each component
+    if not isinstance(p, Chain):
+        return (each.flatten(0, 1),), (p.log_weights[0, :, None].exp().double() * weight).flatten()
+    found, of_found = each.new_zeros(1, *p.shape[1:]), weight.new_ones(1)
+    for k in range(p.reader.num):
+        of = p._replace(start=p.start.expand(len(found), -1)).given(found)
+        pi = of.log_weights[:, k].exp().double()  # (N, C)
+        of_found = (of_found[:, None, None] * pi[..., None] * weight).flatten()
+        found = found.repeat_interleave(len(each.flatten(0, 1)), 0)
+        found[:, k] = each.flatten(0, 1).repeat(len(pi), 1)
+    return (found,), of_found
 
 
 def xlogy(n: int, p: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ above that: z is then zero, and costs nothing.
 """
 
 import contextlib
-import functools
 from collections.abc import Sequence
 from typing import Protocol, final
 
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Gaussian, Kept, Mode, Posterior, Replay, Silenced
+from vadd.latent import Draw, Gaussian, Kept, Law, Mode, Posterior, Replay, Silenced, law
 from vadd.masking import Masking
 
 __all__ = ["Denoiser", "MaskedDiffusion", "Recognition", "impossible"]
@@ -29,8 +28,8 @@ class Denoiser(Protocol):
 
     `latents` lists the shapes of the latents it asks for, in order. A network with `reads_steps`, denoiser or recognition,
     is called with `steps` (B,) as well, the T of each row's sampler. `prior_reads_state`: the prior that it offers depends
-    on x_t, so that one z cannot be kept. A denoiser with `classes` > 0 is called with `labels` (B,): the class of each row,
-    or `classes` where it is not known.
+    on x_t, so that one z cannot be kept; where it does not, `prior(rows)` is what it offers. A denoiser with `classes` > 0
+    is called with `labels` (B,): the class of each row, or `classes` where it is not known.
     """
 
     latents: tuple[tuple[int, ...], ...]
@@ -64,9 +63,8 @@ class Head(nn.Module):
             else:
                 self.linear.weight.mul_(0.1)
 
-    def forward(self, features: Tensor, p: Gaussian | None = None, part: int | None = None) -> Gaussian:
-        features = features.unflatten(-1, (*self.parts, -1))
-        mean, log_std = self.linear(features if part is None else features[:, part]).float().chunk(2, dim=-1)
+    def forward(self, features: Tensor, p: Gaussian | None = None) -> Gaussian:
+        mean, log_std = self.linear(features.unflatten(-1, (*self.parts, -1))).float().chunk(2, dim=-1)
         r = Gaussian(mean, 7 * torch.tanh(log_std / 7))
         return Gaussian(p.mean + r.mean, p.log_std + r.log_std) if self.relative else r
 
@@ -112,10 +110,8 @@ class MaskedDiffusion(nn.Module):
         self.register_buffer("impossible", impossible(self.shape, masking.vocab_size, sizes), persistent=False)
         self.denoiser = denoiser
         self.recognition = recognition if denoiser.latents else None
-        self.windows = getattr(denoiser, "windows", 0)
-        shapes = ((self.windows, *denoiser.latents[0]),) if self.windows else denoiser.latents
         self.heads = nn.ModuleList(
-            Head(recognition.features, z, sharp, relative=self.prior_reads_state) for z in shapes
+            Head(recognition.features, z, sharp, relative=self.prior_reads_state) for z in denoiser.latents
         )
 
     @contextlib.contextmanager
@@ -191,6 +187,10 @@ class MaskedDiffusion(nn.Module):
         """Whether z is used when a sampler takes that many steps."""
         return self.has_latents and not 0 < self.until < steps
 
+    def prior(self, rows: int) -> Law:
+        """p(z), where it does not look at x_t: the law of z for so many rows."""
+        return law(self.denoiser.prior(rows))
+
     def logits(
         self,
         x_t: Int[Tensor, "B *D"],
@@ -234,8 +234,7 @@ class MaskedDiffusion(nn.Module):
                     told = self._told(self.recognition, len(asked))
                 found = self.recognition(x[asked], seen[asked], t[asked].float(), **told)
                 features = features.to(found.dtype).index_copy(0, asked, found)
-        heads = [functools.partial(self.heads[0], part=k) for k in range(self.windows)] or list(self.heads)
-        return Posterior(features, heads, generator, silent=silent)
+        return Posterior(features, list(self.heads), generator, silent=silent)
 
     def parameter_counts(self) -> dict[str, int]:
         """`sampling`: what a sampler needs (the denoiser). `training`: all."""

@@ -281,8 +281,9 @@ def reparameterised(log_w: Float[Tensor, "B K"], r: Posterior) -> Float[Tensor, 
 
 def mean_terms(log_w: Float[Tensor, "B K"], r: Posterior, masked: Int[Tensor, " B"]) -> Terms:
     """The terms of K particles, means over these."""
-    log_ratio = r.log_ratio.detach().view(log_w.shape)
-    return Terms((log_w.detach() - log_ratio).mean(1), r.kl.view(log_w.shape).mean(1), masked, r)
+    with torch.no_grad():
+        log_f = log_w - r.log_ratio.view(log_w.shape)
+    return Terms(log_f.mean(1), r.kl.view(log_w.shape).mean(1), masked, r)
 
 
 @torch.no_grad()

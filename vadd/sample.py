@@ -302,14 +302,19 @@ def sample(
     looks = latents == "fixed" and latent_temperature == 1 and resampled > 0 and model.has_latents_at(steps)
     looks = looks and not model.prior_reads_state  # where fixed are the random numbers, not z
     fits = looks and bool((start != model.masking.mask).any())
+    keeps = latents == "fixed" and model.has_latents_at(steps) and not model.prior_reads_state
     finished = []
     with model.told(steps, labels=None if label < 0 else label, guidance=guidance or None):
         for first in range(0, num, batch or num):
             rows = slice(first, first + (batch or num))
             x, free = start[rows], model.masking.is_masked(start[rows])
-            fitting = fitting_latents(model, x, resampled, states[rows]) if fits else ()
+            kept = []
+            if fits:
+                kept = fitting_latents(model, x, resampled, states[rows])
+            elif keeps:
+                kept = [model.prior(len(x)).sample(states[rows].fork(0), latent_temperature)]
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
-                draw = Replay(*fitting) if fits else answer(latents, states[rows], k, latent_temperature)
+                draw = Replay(*kept) if keeps else answer(latents, states[rows], k, latent_temperature)
                 x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
                 if callback is not None:
                     callback(k, x)

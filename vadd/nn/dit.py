@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vadd.errors import InputError
-from vadd.nn.layers import ChainPrior, TimeFeatures, log_steps, prior_of
+from vadd.nn.layers import TimeFeatures, log_steps, prior_of
 
 __all__ = ["DiTDenoiser", "DiTRecognition"]
 
@@ -274,7 +274,7 @@ class Condition(nn.Module):
 
 class DiTDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or
-    never if that is 0; with `prior` "chain" once for each of the `slots`, its `windows`, whose posteriors share one map.
+    never if that is 0.
 
     `time`: t is read. `steps`: so is T, the number of steps of the sampler. `tie`: the output layer is the table of
     embeddings. `near`: an embedding is given those of so many positions on either side (causal: before it). At some
@@ -308,12 +308,8 @@ class DiTDenoiser(nn.Module):
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.slots = slots if latent_dim else 0
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
-        self.windows = self.slots if prior == "chain" else 0
-        if self.windows:
-            self.latents = ((latent_dim,),) * self.slots
-            self.prior = ChainPrior(self.slots, latent_dim, 2 * width, steps)
-        elif self.latents:
-            self.prior = prior_of(prior, components, self.latents[0])
+        if self.latents:
+            self.prior = prior_of(prior, components, self.latents[0], 3 * width // 2)
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
         self.near = Near(near, width, causal=causal) if near else None
@@ -321,7 +317,8 @@ class DiTDenoiser(nn.Module):
         through = 0 if self.slots else latent_dim
         self.condition = Condition(condition, time=time, steps=steps, latent_dim=through, width=width)
         if self.slots:
-            self.enter_latent = nn.Linear(latent_dim, window(shape, slots) * width, bias=False)
+            self.window = window(shape, slots)
+            self.enter_latent = nn.Linear(latent_dim, self.window * width, bias=False)
             # far above the embedding of the mask, which it is to displace
             nn.init.normal_(self.enter_latent.weight, std=latent_dim**-0.5)
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
@@ -353,9 +350,7 @@ class DiTDenoiser(nn.Module):
         h = self.embed(tokens)
         if self.near is not None:
             h = self.near(unpadded(h, real), cache and cache.recent)
-        if self.windows:
-            z = self.prior(draw, len(x_t), steps)
-        elif self.latents:
+        if self.latents:
             z = draw(self.prior(len(x_t)))
         if self.slots:
             h, z = h + self.enter_latent(z).unflatten(2, (-1, h.shape[2])).flatten(1, 2)[:, : h.shape[1]], None
@@ -371,7 +366,7 @@ class DiTRecognition(nn.Module):
     M enters by an adaLN of its own, in every block: at masked positions, and nowhere else, shift and scale change by what
     a linear map makes of R_φ, one learned vector that the blocks share. (`tie` is the denoiser's: there is no output here.)
 
-    With `slots`, features (B, slots · width), those of each window. R_φ is then added to the embeddings at masked positions,
+    With `slots`, features (B, slots · width), those of each window, by half as many blocks. R_φ is then added to the embeddings at masked positions,
     and `near`, which a window does not need, changes nothing.
     """
 
@@ -400,6 +395,7 @@ class DiTRecognition(nn.Module):
         self.reads_steps = steps
         self.condition = Condition(condition, time=time, steps=steps)
         self.R = nn.Parameter(torch.randn(condition) if not slots else torch.randn(width) * width**-0.5)
+        blocks = -(-blocks // 2) if slots else blocks
         size = {"width": width, "blocks": blocks, "heads": heads, "condition": condition, "dropout": dropout}
         if slots:
             self.enter = nn.Linear(window(shape, slots) * width, width)

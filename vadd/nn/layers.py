@@ -86,28 +86,65 @@ class NormalPrior(nn.Module):
         return zeros, zeros
 
 
-class MixturePrior(nn.Module):
-    """p(z) = Σ_c π_c N(m_c, diag σ_c²), learned, the same for all vectors of a latent of several: means, log σ and log π.
-    At first the weights are equal, m_c ~ N(0, a I) and σ_c² = 1 - a with a = 6/(6 + d), so that together they are about
-    N(0, I) and two of them some 3.5 σ apart, in any dimension d."""
+class Components(nn.Module):
+    """Gaussians N(m_c, diag σ_c²), learned. At first m_c ~ N(0, a I), σ_c² = 1 - a with a = 6/(6 + d), so that together they
+    are about N(0, I) and two of them some 3.5 σ apart, in any dimension d."""
 
-    def __init__(self, components: int, shape: tuple[int, ...]):
+    def __init__(self, num: int, dim: int):
         super().__init__()
-        *self.parts, dim = shape
         spread = 6 / (6 + dim)
-        self.means = nn.Parameter(spread**0.5 * torch.randn(components, dim))
-        self.log_stds = nn.Parameter(torch.full((components, dim), math.log(1 - spread) / 2))
+        self.means = nn.Parameter(spread**0.5 * torch.randn(num, dim))
+        self.log_stds = nn.Parameter(torch.full((num, dim), math.log(1 - spread) / 2))
+
+    def means_and_log_stds(self) -> tuple[Tensor, Tensor]:
+        return self.means, 7 * torch.tanh(self.log_stds / 7)
+
+
+class MixturePrior(Components):
+    """p(z) = Σ_c π_c N(m_c, diag σ_c²) of a vector: means, log σ and log π. At first the weights are equal."""
+
+    def __init__(self, components: int, dim: int):
+        super().__init__(components, dim)
         self.logits = nn.Parameter(torch.zeros(components))
 
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        log_weights = torch.log_softmax(self.logits, 0).expand(rows, *self.parts, -1)
-        return self.means, 7 * torch.tanh(self.log_stds / 7), log_weights
+        return *self.means_and_log_stds(), torch.log_softmax(self.logits, 0).expand(rows, -1)
 
 
-def prior_of(name: str, components: int, shape: tuple[int, ...]) -> NormalPrior | MixturePrior:
-    """A prior that looks at nothing, by its name in `vadd.config.Latent`. A mixture of one is N(0, I): what reads z could
-    undo any other."""
-    return MixturePrior(components, shape) if name == "mixture" and components > 1 else NormalPrior(shape)
+class ChainPrior(Components):
+    """p(z) = Π_k Σ_c π_c(h_k) N(z_k; m_c, diag σ_c²) of `num` vectors: each from the same components, with weights that a
+    GRU of `width` numbers reads off those before. At first they are equal."""
+
+    def __init__(self, components: int, num: int, dim: int, width: int):
+        super().__init__(components, dim)
+        self.num = num
+        self.start = nn.Parameter(torch.zeros(width))
+        self.enter = nn.Sequential(nn.Linear(dim, 64), nn.SiLU())
+        self.gru = nn.GRU(64, width, batch_first=True)
+        self.read = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, components))
+        nn.init.zeros_(self.read[-1].weight)
+        nn.init.zeros_(self.read[-1].bias)
+
+    def after(self, h: Tensor, z: Tensor) -> Tensor:
+        """The states after each of z (B, S, d), from h (B, width) on."""
+        return self.gru(self.enter(z), h[None].contiguous())[0]
+
+    def log_weights(self, h: Tensor) -> Tensor:
+        return torch.log_softmax(self.read(h).float(), -1)
+
+    def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor, "ChainPrior"]:
+        """Means, log σ, the state before the first vector, and who reads."""
+        return *self.means_and_log_stds(), self.start.expand(rows, -1), self
+
+
+def prior_of(
+    name: str, components: int, shape: tuple[int, ...], width: int = 0
+) -> NormalPrior | MixturePrior | ChainPrior:
+    """A prior that looks at nothing, by its name in `vadd.config.Latent`; of several vectors `width` is that of what reads
+    those before. A mixture of one is N(0, I): what reads z could undo any other."""
+    if name != "mixture" or components == 1:
+        return NormalPrior(shape)
+    return ChainPrior(components, *shape, width) if len(shape) > 1 else MixturePrior(components, *shape)
 
 
 class StatePrior(nn.Module):
@@ -123,35 +160,6 @@ class StatePrior(nn.Module):
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.linear(self.norm(h)).float().chunk(2, dim=-1)
         return mean, 7 * torch.tanh(log_std / 7)
-
-
-class ChainPrior(nn.Module):
-    """p(z) = Π_k N(z_k; m(h_k), diag σ(h_k)²) of `num` vectors of `dim` numbers, with h_k the state of a GRU that has read
-    z_1..z_{k-1}, and first, with `steps`, T. At first N(0, I)."""
-
-    def __init__(self, num: int, dim: int, width: int, steps: bool = False):
-        super().__init__()
-        self.num = num
-        self.start = nn.Parameter(torch.zeros(width))
-        self.steps = nn.Sequential(TimeFeatures(64), nn.Linear(64, width), nn.Tanh()) if steps else None
-        self.cell = nn.GRUCell(dim, width)
-        self.read = nn.Sequential(nn.Linear(width, width), nn.SiLU())
-        self.linear = nn.Linear(width, 2 * dim)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, draw, rows: int, steps: Tensor | None = None) -> Tensor:
-        """Asks for one after another: (B, S, dim)."""
-        h = self.start.expand(rows, -1)
-        if self.steps is not None:
-            h = h + self.steps(log_steps(steps))
-        latents: list[Tensor] = []
-        for k in range(self.num):
-            if k:
-                h = self.cell(latents[-1], h)
-            mean, log_std = self.linear(self.read(h)).float().chunk(2, dim=-1)
-            latents.append(draw((mean, 7 * torch.tanh(log_std / 7)), h))
-        return torch.stack(latents, 1)
 
 
 class Block(nn.Module):

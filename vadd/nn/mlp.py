@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.nn.layers import Block, ChainPrior, StatePrior, TimeFeatures, Tokens, labels_to, log_steps, prior_of
+from vadd.nn.layers import Block, StatePrior, TimeFeatures, Tokens, labels_to, log_steps, prior_of
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -74,8 +74,8 @@ def numbers(condition: int) -> nn.Module:
 
 
 class MLPDenoiser(nn.Module):
-    """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or never if that is 0; with `prior`
-    "chain" or "state" for `slots` of them (a ladder; one, if that is 0).
+    """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or never
+    if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0).
 
     z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
     model is uniform.
@@ -100,7 +100,10 @@ class MLPDenoiser(nn.Module):
     ):
         super().__init__()
         self.shape, self.vocab_size = tuple(shape), vocab_size
-        self.latents = ((latent_dim,),) * (max(1, slots) if prior in ("state", "chain") else 1) if latent_dim else ()
+        if prior == "state":
+            self.latents = ((latent_dim,),) * max(1, slots) if latent_dim else ()
+        else:
+            self.latents = ((slots, latent_dim) if slots else (latent_dim,),) if latent_dim else ()
         length, condition = math.prod(shape), width // 2
         self.embed = Tokens(vocab_size, embedding, levels)
         self.time = numbers(condition)
@@ -116,13 +119,9 @@ class MLPDenoiser(nn.Module):
             self.before = [(2 * k + 1) * blocks // (2 * n) for k in range(n)]
             if len(set(self.before)) < n:
                 raise InputError(f"a ladder of {n} latents needs as many blocks, got {blocks}; lower latent.slots")
-        self.chained = bool(latent_dim) and prior == "chain"
-        if self.chained:
-            self.prior = ChainPrior(len(self.latents), latent_dim, condition, steps)
-        elif latent_dim and not self.prior_reads_state:
-            self.prior = prior_of(prior, components, self.latents[0])
         if latent_dim and not self.prior_reads_state:
-            self.latent = read(len(self.latents) * latent_dim, width, condition)
+            self.prior = prior_of(prior, components, self.latents[0], width)
+            self.latent = read(math.prod(self.latents[0]), width, condition)
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
         )
@@ -146,10 +145,8 @@ class MLPDenoiser(nn.Module):
             condition = condition + self.label(labels)
         if self.prior_reads_state:
             rungs = dict(zip(self.before, self.rungs, strict=True))
-        elif self.chained:
-            condition = condition + self.latent(self.prior(draw, len(x_t), steps).flatten(1))
         elif self.latents:
-            condition = condition + self.latent(draw(self.prior(len(x_t))))
+            condition = condition + self.latent(draw(self.prior(len(x_t))).flatten(1))
         h = self.trunk(self.embed(x_t.flatten(1)), condition, rungs, draw)  # (B, width)
         logits = self.out(h).view(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]
