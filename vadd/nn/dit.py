@@ -366,8 +366,8 @@ class DiTRecognition(nn.Module):
     M enters by an adaLN of its own, in every block: at masked positions, and nowhere else, shift and scale change by what
     a linear map makes of R_φ, one learned vector that the blocks share. (`tie` is the denoiser's: there is no output here.)
 
-    With `slots`, features (B, slots · width), those of each window, by half as many blocks. R_φ is then added to the embeddings at masked positions,
-    and `near`, which a window does not need, changes nothing.
+    With `slots`, features (B, slots · width), those of each window, by half as many blocks. R_φ is then added to the
+    embeddings at masked positions, and `near`, which a window does not need, changes nothing.
     """
 
     def __init__(
