@@ -357,33 +357,47 @@ def test_several_z_that_cannot_be_are_refused(name, method):
         build.model(with_method(recipe(name), method), (8, 8), 2)
 
 
-@torch.no_grad()
-def test_a_chain_over_windows_goes_on_from_what_is_given_and_fits_it():
-    """Two tokens, a vector each: given the first or the second, the other follows p(z) f(z) integrated by quadrature."""
+def over_windows(seed: int) -> MaskedDiffusion:
+    """Two tokens, a vector of a chain each, and much in either that tells the other."""
     with torch.random.fork_rng():
-        torch.manual_seed(2)
+        torch.manual_seed(seed)
         size = {"width": 16, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 2}
         denoiser = DiTDenoiser((2,), 3, 1, prior="mixture", components=2, **size)
         model = MaskedDiffusion((2,), Masking(3), denoiser, DiTRecognition((2,), 3, **size)).eval()
         for p in (denoiser.weight, denoiser.prior.read[-1].weight, denoiser.prior.gru.weight_ih_l0):
             torch.nn.init.normal_(p, std=2.0)
         denoiser.prior.means.copy_(torch.tensor([[-2.0], [2.0]]))
+    return model
+
+
+def filled_and_careless(model: MaskedDiffusion, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The law of the other token given 2 at `place`, by quadrature over z ∝ p(z) f(z); and over z ~ p(z)."""
     (z,), weight = nodes_of(model.prior(1), 24, "fixed")
     nothing = torch.full((len(z), 2), 3)
     mu = model.logits(nothing, torch.ones(len(z)), Replay(z)).double().softmax(-1)  # (n, 2, V)
+    seen = nothing.clone()
+    seen[:, place] = 2
+    other = model.logits(seen, torch.ones(len(z)), Replay(z)).double().softmax(-1)[:, 1 - place]
+    fit = weight * mu[:, place, 2]
+    return fit @ other / fit.sum(), weight @ other
+
+
+@torch.no_grad()
+def test_a_chain_over_windows_goes_on_from_what_is_given_and_fits_it():
+    """Given the first or the second, the other follows p(z) f(z), in a model where that matters for both."""
+
+    def matters(model) -> bool:
+        gaps = (a - b for a, b in (filled_and_careless(model, place) for place in (0, 1)))
+        return all(gap.abs().max() > 0.3 for gap in gaps)
+
+    model = next(filter(matters, map(over_windows, range(50))))
     for place in (0, 1):
         given = torch.full((2_000, 2), -1)
         given[:, place] = 2
         filled = sample(model, 2_000, 1, latents="fixed", given=given, generator=generator())
         assert (filled[:, place] == 2).all()
-        found = torch.bincount(filled[:, 1 - place], minlength=3) / len(given)
-        one_seen = nothing.clone()
-        one_seen[:, place] = 2
-        other = model.logits(one_seen, torch.ones(len(z)), Replay(z)).double().softmax(-1)[:, 1 - place]
-        fit = weight * mu[:, place, 2]
-        expected, careless = fit @ other / fit.sum(), weight @ other
-        assert (expected - careless).abs().max() > 0.4  # it matters
-        assert torch.allclose(found.double(), expected, atol=0.05)
+        found = torch.bincount(filled[:, 1 - place], minlength=3).double() / 2_000
+        assert torch.allclose(found, filled_and_careless(model, place)[0], atol=0.05)
 
 
 @torch.no_grad()
