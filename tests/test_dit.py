@@ -500,6 +500,27 @@ def test_an_experiment_builds_it():
     assert build.model(text(method="persistent", until=4), (6,), 5).until == 0  # networks that do not read T
 
 
+@pytest.mark.parametrize(("length", "window", "num"), [(6, 1, 6), (9, 1, 9), (8, 4, 2), (9, 4, 3), (3, 4, 1)])
+def test_windows_of_so_many_tokens_follow_the_length(length, window, num):
+    model = build.model(text(window=window), (length,), 5)
+    assert model.denoiser.latents == ((num, 3),)
+    x = torch.zeros(2, length, dtype=torch.long)
+    assert model.posterior(x, x == 0, torch.ones(2)).features.shape == (2, model.recognition.features)
+
+
+@pytest.mark.parametrize(
+    ("latent", "wanted"),
+    [
+        ({"window": 1}, "latent.window needs a network of kind dit, and toy.ising has mlp; take --latent.window 0"),
+        ({"window": 1, "slots": 2}, "latent.slots and latent.window say the same in two ways, got 2 and 1"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(latent, wanted):
+    network = recipe("toy.ising").network if "slots" not in latent else None
+    with pytest.raises(InputError, match=wanted):
+        build.model(text(network, **latent), (6,), 5)
+
+
 @pytest.mark.parametrize(
     "network", [DiT(width=256, blocks=4, heads=4), DiT(width=768, blocks=12, heads=12), DiT(width=128, heads=2)]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 from vadd import config
@@ -127,7 +128,7 @@ def model(
         if experiment.network.kind == "dit":
             size["pad"] = pad
         if experiment.network.kind in ("mlp", "dit"):
-            size["slots"] = experiment.latent.slots
+            size["slots"] = slots(experiment.latent, shape)
         prior = {"prior": experiment.latent.prior, "components": experiment.latent.components}
         denoiser = Denoiser(shape, vocab_size, dim, **prior, **size)
         name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
@@ -150,6 +151,11 @@ def model(
         )
 
 
+def slots(of: config.Latent, shape: tuple[int, ...]) -> int:
+    """How many z of `dim` numbers there are for data of this shape; 0 for one without an axis of its own."""
+    return -(-math.prod(shape) // of.window) if of.window else of.slots
+
+
 def model_of(experiment: config.Experiment, source) -> MaskedDiffusion | Autoregressive:
     """`model` for what a source holds."""
     more = (getattr(source, name, None) for name in ("pad", "cardinalities"))
@@ -162,6 +168,15 @@ def require_able(of: config.Experiment) -> None:
     if kind != "dit" and of.objective.kind == "ar":
         raise InputError(
             f"objective.kind ar needs a network of kind dit, and {of.recipe} has {kind}; take another recipe"
+        )
+    if of.latent.window and kind != "dit":
+        raise InputError(
+            f"latent.window needs a network of kind dit, and {of.recipe} has {kind}; take --latent.window 0"
+        )
+    if of.latent.window and of.latent.slots:
+        raise InputError(
+            f"latent.slots and latent.window say the same in two ways, got {of.latent.slots} and {of.latent.window}; "
+            "set one of them to 0"
         )
     if of.latent.slots and (kind == "unet" or (kind == "mlp" and of.latent.prior == "standard")):
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")

@@ -218,6 +218,7 @@ class Latent(Frozen):
     )
     components: Count = Field(64, description="mixture only: how many Gaussians; 1 is N(0, I)")
     slots: Size = Field(0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
+    window: Size = Field(0, description="DiT only: above 0, a z for every so many tokens, in place of `slots`")
     sharp: bool = Field(
         False, description="before training the posterior tells examples apart, rather than be the prior"
     )

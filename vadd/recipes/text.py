@@ -16,7 +16,7 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True, near=4),
-        latent=Latent(dim=16, slots=64, sharp=True, components=128),
+        latent=Latent(dim=16, window=1, sharp=True, components=128),
         objective=Objective(kl_warmup=0.25, kl_power=4),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
         evaluation=Evaluation(
@@ -37,7 +37,7 @@ def ptb() -> Experiment:
     about = "Penn Treebank, 64 tokens of a BPE of 4096; 3000 steps of 32, minutes on one core"
     of = few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64), valid=True)
     changes = {
-        "latent": Latent(dim=16, slots=16, sharp=True, until=2, components=1),
+        "latent": Latent(dim=16, window=4, sharp=True, until=2, components=1),
         "objective": Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
     }
     return of.model_copy(update=changes)
