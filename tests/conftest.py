@@ -27,7 +27,7 @@ def small_model(
         size = {"width": 16, "blocks": 1, "embedding": 4} | (network or {})
         denoiser = MLPDenoiser(shape, vocab_size, latent_dim, **size)
         size = {name: value for name, value in size.items() if name not in ("prior", "components")}
-        recognition = MLPRecognition(shape, vocab_size, **size) if latent_dim else None
+        recognition = MLPRecognition(shape, vocab_size, **size) if latent_dim and not denoiser.chain else None
         for module in (denoiser, recognition):
             if module is not None:
                 for p in module.parameters():

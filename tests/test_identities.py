@@ -25,7 +25,7 @@ from vadd import (
 from vadd.errors import InputError
 from vadd.latent import Gaussian, Mixture, Mode, Prior, law
 from vadd.likelihood import FIT, latents_given, nodes_of, quadrature
-from vadd.nn.dit import DiTDenoiser, DiTRecognition
+from vadd.nn.dit import DiTDenoiser
 from vadd.nn.layers import ChainPrior, MixturePrior, Tokens
 from vadd.nn.mlp import MLPDenoiser
 from vadd.noise import Streams
@@ -78,12 +78,7 @@ def test_a_model_that_ignores_z_is_masked_diffusion():
 
 LOOKS_AND_TOLD = {"blocks": 2, "prior": "state", "steps": True}  # a prior that looks at x_t, networks that read T
 LADDER = LOOKS_AND_TOLD | {"slots": 2}  # two, the second's prior looks at what the first led to
-CHAIN = {
-    "prior": "mixture",
-    "components": 2,
-    "slots": 2,
-    "steps": True,
-}  # two latents, the second's weights read the first
+CHAIN = {"prior": "chain", "slots": 2, "steps": True}  # two latents, the second's weights read the first
 
 
 KINDS = [("fresh", {}), ("fixed", {}), ("fresh", LOOKS_AND_TOLD), ("fresh", LADDER), ("fresh", CHAIN), ("fixed", CHAIN)]
@@ -98,7 +93,7 @@ def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, s
     schedule = Cosine() if steps == 2 else Linear()
     model = small_model((2,), 3, latent_dim, schedule=schedule, scale=2.0 - latent_dim / 2, network=network)
     x = everything(model)
-    p = torch.exp(-exact_nll(model, x, steps, latents=latents))
+    p = torch.exp(-exact_nll(model, x, steps, latents=latents, nodes=24 if model.chain else 64))
     assert p.sum().item() == pytest.approx(1, abs=1e-6)
 
     num = 40_000
@@ -109,7 +104,7 @@ def test_the_law_of_the_sampler_is_the_law_computed_from_the_model(latent_dim, s
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize(("latents", "network"), KINDS)
+@pytest.mark.parametrize(("latents", "network"), KINDS[:4])  # of a chain in test_bounds
 @pytest.mark.parametrize("latent_dim", [0, 1])
 def test_the_bound_is_never_below_the_exact_negative_log_likelihood(latent_dim, latents, network, schedule):
     model = small_model((3,), 3, latent_dim, schedule=schedule, scale=2.0, network=network)
@@ -302,35 +297,65 @@ def test_an_untrained_prior_that_looks_is_standard():
     assert (log_std == 0).all()
 
 
+def chain(vocab_size: int, num: int, dim: int, width: int = 8) -> ChainPrior:
+    """With weights that are not equal."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        p = ChainPrior(vocab_size, num, dim, width)
+        for weight in (p.weight, p.group.weight):
+            torch.nn.init.normal_(weight)
+    return p
+
+
 @torch.no_grad()
-def test_the_weights_of_a_chain_read_the_vectors_before_alone_and_are_equal_at_first():
-    p = ChainPrior(5, 3, 2, 8)
+def test_the_weights_of_a_chain_read_the_vectors_before_alone_and_are_equal_in_equal_groups_at_first():
     z = torch.randn(4, 3, 2, generator=generator())
 
-    def weights(z):
+    def weights(p, z):
         return law(p(4)).given(z).log_weights
 
-    assert torch.allclose(weights(z), torch.full((4, 3, 5), -math.log(5)))
-    torch.nn.init.normal_(p.read[-1].weight)
+    assert torch.allclose(weights(ChainPrior(9, 3, 2, 8), z), torch.full((4, 3, 9), -math.log(9)))
+    p = chain(7, 3, 2)
+    assert torch.allclose(weights(p, z).exp().sum(-1), torch.ones(4, 3))
     for changed in range(3):
         other = z.clone()
         other[:, changed] += 1
-        moved = ((weights(other) - weights(z)).abs() > 1e-6).any(2).all(0)
+        moved = ((weights(p, other) - weights(p, z)).abs() > 1e-6).any(2).all(0)
         assert moved.tolist() == [k > changed for k in range(3)]
     one_by_one = []
     law(p(4)).one_by_one(lambda of: one_by_one.append(of.log_weights) or z[:, len(one_by_one) - 1])
-    assert torch.allclose(torch.stack(one_by_one, 1), weights(z), atol=1e-6)
+    assert torch.allclose(torch.stack(one_by_one, 1), weights(p, z), atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("vocab_size", [1, 2, 7, 98])
+def test_one_weight_of_a_chain_and_those_of_a_group_are_as_among_all(vocab_size):
+    p, h = chain(vocab_size, 3, 2), torch.randn(200, 8, generator=generator())
+    v = torch.randint(vocab_size, (200,), generator=generator())
+    among_all = p.log_weights(h).gather(1, v[:, None]).squeeze(1)
+    assert torch.allclose(p.log_weight(h, v), among_all, atol=1e-5)
+    of_group = p.log_groups(h).gather(1, v[:, None] // p.each) + p.log_members(h, v // p.each)
+    assert torch.allclose(of_group.gather(1, v[:, None] % p.each).squeeze(1), among_all, atol=1e-5)
+
+
+def test_what_the_posterior_of_a_chain_pays_is_at_least_its_log_ratio_and_exact_where_components_are_far_apart():
+    model = small_model((3,), 5, 2, network={"prior": "chain", "slots": 3}, scale=2.0)
+    x = everything(model)
+    for spread, near in ((1.0, False), (100.0, True)):
+        with torch.no_grad():
+            model.denoiser.prior.means.mul_(spread)
+            r = model.posterior(x, torch.ones_like(x, dtype=torch.bool), torch.ones(len(x)), generator())
+            r(model.denoiser.prior(len(x)))
+        assert torch.allclose(r.kl, -r.log_ratio, atol=1e-3) == near
+        assert (r.kl > -r.log_ratio - 1e-4).all()
+        assert torch.allclose(r.kl_each[0].flatten(1).sum(1), r.kl, atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_chain_draws_each_vector_from_its_weights_given_those_before_and_is_a_density():
     """Narrow components far apart: which one a vector came from can be seen, and pairs of them are counted."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        p = ChainPrior(3, 2, 1, 8)
-        p.means.copy_(torch.tensor([[-5.0], [0.0], [5.0]]))
-        p.log_stds.fill_(-2.0)
-        torch.nn.init.normal_(p.read[-1].weight)
+    p = chain(3, 2, 1)
+    p.means.copy_(torch.tensor([[-5.0], [0.0], [5.0]]))
     num = 40_000
     z = law(p(num)).sample(generator())
     seen = ((z.squeeze(2) + 5) / 5).round().long()
@@ -357,16 +382,16 @@ def test_several_z_that_cannot_be_are_refused(name, method):
         build.model(with_method(recipe(name), method), (8, 8), 2)
 
 
-def over_windows(seed: int) -> MaskedDiffusion:
+def of_two_tokens(seed: int) -> MaskedDiffusion:
     """Two tokens, a vector of a chain each, and much in either that tells the other."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         size = {"width": 16, "blocks": 1, "heads": 2, "condition": 4, "dropout": 0.0, "slots": 2}
-        denoiser = DiTDenoiser((2,), 3, 1, prior="mixture", components=2, **size)
-        model = MaskedDiffusion((2,), Masking(3), denoiser, DiTRecognition((2,), 3, **size)).eval()
-        for p in (denoiser.weight, denoiser.prior.read[-1].weight, denoiser.prior.gru.weight_ih_l0):
+        denoiser = DiTDenoiser((2,), 3, 1, prior="chain", **size)
+        model = MaskedDiffusion((2,), Masking(3), denoiser).eval()
+        for p in (denoiser.weight, denoiser.prior.weight, denoiser.prior.group.weight, denoiser.prior.gru.weight_ih_l0):
             torch.nn.init.normal_(p, std=2.0)
-        denoiser.prior.means.copy_(torch.tensor([[-2.0], [2.0]]))
+        denoiser.prior.means.copy_(torch.tensor([[-2.0], [0.0], [2.0]]))
     return model
 
 
@@ -383,14 +408,14 @@ def filled_and_careless(model: MaskedDiffusion, place: int) -> tuple[torch.Tenso
 
 
 @torch.no_grad()
-def test_a_chain_over_windows_goes_on_from_what_is_given_and_fits_it():
+def test_a_chain_goes_on_from_what_is_given_and_fits_it():
     """Given the first or the second, the other follows p(z) f(z), in a model where that matters for both."""
 
     def matters(model) -> bool:
         gaps = (a - b for a, b in (filled_and_careless(model, place) for place in (0, 1)))
         return all(gap.abs().max() > 0.3 for gap in gaps)
 
-    model = next(filter(matters, map(over_windows, range(50))))
+    model = next(filter(matters, map(of_two_tokens, range(50))))
     for place in (0, 1):
         given = torch.full((2_000, 2), -1)
         given[:, place] = 2
@@ -529,14 +554,11 @@ def test_the_mask_never_comes_out():
             assert sample(model, 100, steps, grid=grid, generator=generator()).max() < Masking(2).mask
 
 
-@pytest.mark.parametrize("vectors", [(), (3,)])
-def test_a_mixture_is_a_density_and_its_kl_a_bound_that_is_exact_for_one_component(vectors):
+def test_a_mixture_is_a_density_and_its_kl_a_bound_that_is_exact_for_one_component():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         many, one = (Mixture(*MixturePrior(c, 2)(2000)) for c in (5, 1))
-        if vectors:
-            many, one = (p._replace(log_weights=p.log_weights[:, None].expand(-1, *vectors, -1)) for p in (many, one))
-        mean, log_std = torch.randn(2000, *vectors, 2), torch.randn(2000, *vectors, 2)
+        mean, log_std = torch.randn(2000, 2), torch.randn(2000, 2)
     r = Gaussian(mean, log_std)
     z = r.sample(generator())
     for p in (many, one):
@@ -546,10 +568,10 @@ def test_a_mixture_is_a_density_and_its_kl_a_bound_that_is_exact_for_one_compone
         assert gap.mean() > -4 * error
         assert p is many or gap.mean() < 4 * error
     assert torch.allclose(one.kl_each_of(r), r.kl(Gaussian(one.means[0], one.log_stds[0])), atol=1e-5)
-    assert torch.allclose(many.kl_each_of(r).flatten(1).sum(1), many.kl_of(r), rtol=1e-5, atol=1e-4)
+    assert torch.allclose(many.kl_each_of(r).sum(1), many.kl_of(r), rtol=1e-5, atol=1e-4)
     side = torch.linspace(-6, 6, 241)
     grid = torch.cartesian_prod(side, side)
-    first = Mixture(many.means, many.log_stds, many.log_weights.flatten(0, -2)[:1].expand(len(grid), -1))
+    first = Mixture(many.means, many.log_stds, many.log_weights[:1].expand(len(grid), -1))
     assert first.log_prob(grid).detach().exp().sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=1e-3)
 
 

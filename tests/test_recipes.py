@@ -6,7 +6,7 @@ import torch
 
 from vadd import InputError, build
 from vadd.config import Experiment
-from vadd.nn.layers import ChainPrior, MixturePrior
+from vadd.nn.layers import ChainPrior, MixturePrior, NormalPrior
 from vadd.overrides import fields, leaves, override
 from vadd.recipes import METHODS, RECIPES, parsed, recipe, with_method
 
@@ -115,7 +115,9 @@ def test_an_override_leaves_the_original_as_it_was():
 
 
 def test_a_method_is_its_changes_and_its_name():
-    base = recipe("toy.moons")
+    base = override(
+        recipe("toy.moons"), {"latent.slots": 2, "latent.window": 2, "latent.until": 2, "objective.draws": 2}
+    )
     for name, changes in METHODS.items():
         made = with_method(base, name)
         assert made.method == name
@@ -125,16 +127,16 @@ def test_a_method_is_its_changes_and_its_name():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_may_be_written_with_changes_and_the_whole_text_is_its_name(name):
-    method = f"{name},latent.sees-mask=false,objective.kl_warmup=0.5,train.lr=1e-2"
+    method = f"{name},latent.sees-mask=false,objective.free_bits=0.5,train.lr=1e-2"
     assert parsed(method) == (
         name,
-        {"latent.sees_mask": "false", "objective.kl_warmup": "0.5", "train.lr": "1e-2"},
+        {"latent.sees_mask": "false", "objective.free_bits": "0.5", "train.lr": "1e-2"},
     )
     base = recipe("toy.coins")
     made, plain = with_method(base, method), with_method(base, name)
     assert made.method == method
     differing = {k: v for k, (v, _) in fields(made).items() if v != fields(plain)[k][0]}
-    assert differing == {"latent.sees_mask": False, "objective.kl_warmup": 0.5, "train.lr": 0.01}
+    assert differing == {"latent.sees_mask": False, "objective.free_bits": 0.5, "train.lr": 0.01}
     assert Experiment.model_validate_json(made.model_dump_json(), strict=True) == made
 
 
@@ -217,10 +219,17 @@ def test_unknown_names_are_told_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("name", "prior"), [("image.mnist", MixturePrior), ("toy.swissroll", MixturePrior), ("text.small", ChainPrior)]
+    ("name", "method", "prior"),
+    [
+        ("image.mnist", "vadd-plus", MixturePrior),
+        ("toy.swissroll", "vadd-plus", MixturePrior),
+        ("text.small", "vadd-plus", NormalPrior),
+        ("text.small", "vadd-chain", ChainPrior),
+        ("image.digits", "vadd-chain", ChainPrior),
+    ],
 )
-def test_vadd_plus_has_a_learned_prior(name, prior):
-    model = build.model(with_method(recipe(name), "vadd-plus"), (64,), 30)
+def test_the_priors_of_ours(name, method, prior):
+    model = build.model(with_method(recipe(name), method), (64,), 30)
     assert isinstance(model.denoiser.prior, prior)
 
 

@@ -137,7 +137,7 @@ def model(
             Recognition = MLPRecognition
             kept = {name: size[name] for name in ("steps", "classes", "dropout", "levels")}
             size = {"width": 16 * size["channels"], "embedding": 2} | kept
-        recognition = Recognition(shape, vocab_size, **size) if dim else None
+        recognition = Recognition(shape, vocab_size, **size) if dim and experiment.latent.prior != "chain" else None
         return MaskedDiffusion(
             shape,
             masking(experiment, vocab_size),
@@ -153,6 +153,8 @@ def model(
 
 def slots(of: config.Latent, shape: tuple[int, ...]) -> int:
     """How many z of `dim` numbers there are for data of this shape; 0 for one without an axis of its own."""
+    if of.prior == "chain":
+        return math.prod(shape)
     return -(-math.prod(shape) // of.window) if of.window else of.slots
 
 
@@ -178,8 +180,15 @@ def require_able(of: config.Experiment) -> None:
             f"latent.slots and latent.window say the same in two ways, got {of.latent.slots} and {of.latent.window}; "
             "set one of them to 0"
         )
-    if of.latent.slots and (kind == "unet" or (kind == "mlp" and of.latent.prior == "standard")):
+    if of.latent.slots and kind != "dit" and of.latent.prior != "state":
         raise InputError(f"latent.slots needs a network of kind dit, and {of.recipe} has {kind}; take --latent.slots 0")
+    if of.latent.prior == "mixture" and of.latent.components > 1 and (of.latent.slots or of.latent.window):
+        raise InputError(
+            f"latent.prior mixture is of one z, and latent.{'slots' if of.latent.slots else 'window'} has several; "
+            "take --latent.prior chain, or --latent.components 1, which is N(0, I)"
+        )
+    if of.latent.prior == "chain":
+        require_chain(of)
     if of.latent.prior == "state" and kind != "mlp":
         raise InputError(f"latent.prior state needs a network of kind mlp, and {of.recipe} has {kind}; take standard")
     if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
@@ -196,6 +205,23 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "
             "take --objective.particles 1"
+        )
+
+
+def require_chain(of: config.Experiment) -> None:
+    """Raises InputError where a chain cannot be."""
+    if of.network.kind == "unet":
+        raise InputError(
+            f"latent.prior chain needs a network of kind dit or mlp, and {of.recipe} has unet; take --latent.prior mixture"
+        )
+    for name in ("slots", "window"):
+        if several := getattr(of.latent, name):
+            raise InputError(
+                f"latent.prior chain has a z for each token, got latent.{name} {several}; take --latent.{name} 0"
+            )
+    if of.objective.kind not in ("persistent", "ar"):
+        raise InputError(
+            f"latent.prior chain is of a z that is kept, got objective.kind {of.objective.kind}; take --method vadd-chain"
         )
 
 

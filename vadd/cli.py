@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def recipes(*, json: Annotated[bool, Field(description="everything, for programs
         print(dumps(listed, indent=1, ensure_ascii=False))
     else:
         print(columns([("recipe", "about"), *((n, e.about) for n, e in known.items())], get_terminal_size().columns))
-        print(f"methods: {' '.join(METHODS)}")
+        print(textwrap.fill(f"methods: {' '.join(METHODS)}", get_terminal_size().columns, break_on_hyphens=False))
 
 
 def train(

@@ -211,10 +211,11 @@ class Latent(Frozen):
     """z, of `dim` numbers, and its prior; `dim` 0 is masked diffusion."""
 
     dim: Size = 2
-    prior: Literal["standard", "mixture", "state"] = Field(
+    prior: Literal["standard", "mixture", "chain", "state"] = Field(
         "standard",
-        description="mixture: of Gaussians, learned; of several z the weights are read off those before, by a GRU; "
-        "state (MLP only): a Gaussian read off x_t, `slots` of them a ladder",
+        description="mixture: of Gaussians, learned; chain: a z for each token, from a Gaussian a token of the "
+        "vocabulary, by weights that a GRU reads off the z before; state (MLP only): a Gaussian read off x_t, `slots` of "
+        "them a ladder",
     )
     components: Count = Field(64, description="mixture only: how many Gaussians; 1 is N(0, I)")
     slots: Size = Field(0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
@@ -34,6 +34,7 @@ class Gaussian(NamedTuple):
 
     mean: Float[Tensor, "B *d"]
     log_std: Float[Tensor, "B *d"]
+    which: Int[Tensor, "B S"] | None = None  # of a chain's components they are, if any
 
     @property
     def shape(self) -> torch.Size:
@@ -69,22 +70,22 @@ class Gaussian(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """Σ_c π_c N(m_c, diag σ_c²) for each vector of a latent (B, *S, d): m and log σ (C, d), log π (B, *S, C)."""
+    """Σ_c π_c N(m_c, diag σ_c²) of z (B, d): m and log σ (C, d), log π (B, C)."""
 
     means: Float[Tensor, "C d"]
     log_stds: Float[Tensor, "C d"]
-    log_weights: Float[Tensor, "B *S C"]
+    log_weights: Float[Tensor, "B C"]
 
     @property
     def shape(self) -> torch.Size:
-        return torch.Size((*self.log_weights.shape[:-1], self.means.shape[-1]))
+        return torch.Size((len(self.log_weights), self.means.shape[-1]))
 
     @property
-    def mean(self) -> Float[Tensor, "B *S d"]:
+    def mean(self) -> Float[Tensor, "B d"]:
         return self.log_weights.exp() @ self.means
 
-    def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B *S d"]:
-        """From one of them for each vector, drawn by their weights, with τ σ for σ."""
+    def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B d"]:
+        """From one of them, drawn by their weights, with τ σ for σ."""
         c = drawn(generator, self.log_weights.exp())
         return Gaussian(self.means[c], self.log_stds[c]).sample(generator, temperature)
 
@@ -92,28 +93,24 @@ class Mixture(NamedTuple):
         """Itself: see `Chain`."""
         return self
 
-    def log_prob(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, " B"]:
-        return self.log_prob_each(z).flatten(1).sum(1) if z.dim() > 2 else self.log_prob_each(z)
-
-    def log_prob_each(self, z: Float[Tensor, "B *S d"]) -> Float[Tensor, "B *S"]:
-        """Of each vector."""
+    def log_prob(self, z: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
         return torch.logsumexp(self.log_weights + self.expected(z), -1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
     def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
         """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), nats."""
         entropy = r.log_std.sum(-1) + 0.5 * r.mean.shape[-1]
         near = torch.logsumexp(self.log_weights + self.expected(r.mean, torch.exp(2 * r.log_std)), -1)
-        return -(near + entropy).view(len(r.mean), -1).sum(1)
+        return -(near + entropy)
 
-    def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B *S d"]:
+    def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B d"]:
         """That bound laid on the dimensions: each has its own KL, the mean over components by their shares, and an even part
         of the rest."""
-        each = Gaussian(r.mean[..., None, :], r.log_std[..., None, :]).kl(Gaussian(self.means, self.log_stds))
-        score = self.log_weights - each.sum(-1)  # (B, *S, C)
+        each = Gaussian(r.mean[:, None], r.log_std[:, None]).kl(Gaussian(self.means, self.log_stds))
+        score = self.log_weights - each.sum(-1)  # (B, C)
         kl = (torch.softmax(score, -1)[..., None] * each).sum(-2)
         return kl + (-torch.logsumexp(score, -1) - kl.sum(-1))[..., None] / kl.shape[-1]
 
-    def expected(self, mean: Tensor, variance: Tensor | float = 0.0) -> Float[Tensor, "B *S C"]:
+    def expected(self, mean: Tensor, variance: Tensor | float = 0.0) -> Float[Tensor, "B C"]:
         """E log N(z; m_c, diag σ_c²) + d/2 log 2π for z of this mean and variance, by one matrix product: in double
         precision, since large numbers cancel."""
         m, log_stds, mean = self.means.double(), self.log_stds.double(), mean.double()
@@ -127,20 +124,72 @@ class Reader(Protocol):
     """The recurrent network of a `Chain`: what it makes of the vectors so far is a state h of w numbers."""
 
     num: int  # S
+    each: int  # components of a group: v is number v % each of group v // each
 
     def after(self, h: Float[Tensor, "B w"], z: Float[Tensor, "B S d"]) -> Float[Tensor, "B S w"]:
         """The states after each of these vectors, which follow those of h."""
         ...
 
-    def log_weights(self, h: Float[Tensor, "*B w"]) -> Float[Tensor, "*B C"]: ...
+    def log_weights(self, h: Float[Tensor, "*B w"]) -> Float[Tensor, "*B V"]: ...
+
+    def log_weight(self, h: Float[Tensor, "N w"], v: Int[Tensor, " N"]) -> Float[Tensor, " N"]: ...
+
+    def log_groups(self, h: Float[Tensor, "B w"]) -> Float[Tensor, "B G"]: ...
+
+    def log_members(self, h: Float[Tensor, "B w"], group: Int[Tensor, " B"]) -> Float[Tensor, "B each"]: ...
+
+
+AT_ONCE = 2**24  # weights of vectors in memory
+
+
+class Link(NamedTuple):
+    """Σ_v π_v(h) N(m_v, diag σ_v²): mixtures of a chain's components, each with the weights of its state h (B, *S, w)."""
+
+    means: Float[Tensor, "V d"]
+    log_stds: Float[Tensor, "V d"]
+    h: Float[Tensor, "B *S w"]
+    reader: Reader
+
+    @property
+    def log_weights(self) -> Float[Tensor, "B *S V"]:
+        return self.reader.log_weights(self.h)
+
+    @property
+    def mean(self) -> Float[Tensor, "B *S d"]:
+        return self.log_weights.exp() @ self.means
+
+    def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B d"]:
+        group = drawn(generator, self.reader.log_groups(self.h).exp())
+        v = group * self.reader.each + drawn(generator, self.reader.log_members(self.h, group).exp())
+        return Gaussian(self.means[v], self.log_stds[v]).sample(generator, temperature)
+
+    def log_prob(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, " B"]:
+        return self.log_prob_each(z).sum(1)
+
+    def log_prob_each(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, "B S"]:
+        rows = max(1, AT_ONCE // len(self.means))
+        parts = zip(self.h.flatten(0, 1).split(rows), z.flatten(0, 1).split(rows), strict=True)
+        mixed = (Mixture(self.means, self.log_stds, self.reader.log_weights(h)).log_prob(z) for h, z in parts)
+        return torch.cat(list(mixed)).view(z.shape[:-1])
+
+    def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
+        """An upper bound on KL(r ‖ self) for r that are components themselves: Σ -log π of theirs, nats."""
+        return -self.log_weight_of(r).sum(1)
+
+    def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B S d"]:
+        """That bound, of each vector laid evenly on its dimensions."""
+        return -self.log_weight_of(r)[..., None].expand(r.shape) / r.shape[-1]
+
+    def log_weight_of(self, r: Gaussian) -> Float[Tensor, "B S"]:
+        return self.reader.log_weight(self.h.flatten(0, 1), r.which.flatten()).view(r.which.shape)
 
 
 class Chain(NamedTuple):
-    """Π_k Σ_c π_c(z_1..z_{k-1}) N(z_k; m_c, diag σ_c²) of z (B, S, d): mixtures of the same components, each with weights
-    that are read off the vectors before; `start` is the state before the first."""
+    """Π_k Σ_v π_v(z_1..z_{k-1}) N(z_k; m_v, diag σ_v²) of z (B, S, d), a vector for each token: mixtures of one component a
+    token of the vocabulary, with weights that are read off the vectors before; `start` is the state before the first."""
 
-    means: Float[Tensor, "C d"]
-    log_stds: Float[Tensor, "C d"]
+    means: Float[Tensor, "V d"]
+    log_stds: Float[Tensor, "V d"]
     start: Float[Tensor, "B w"]
     reader: Reader
 
@@ -148,17 +197,22 @@ class Chain(NamedTuple):
     def shape(self) -> torch.Size:
         return torch.Size((len(self.start), self.reader.num, self.means.shape[-1]))
 
-    def given(self, z: Float[Tensor, "B S d"]) -> Mixture:
+    def of_tokens(self, x: Int[Tensor, "B S"]) -> Gaussian:
+        """The components of these tokens: the posterior. Where one is hidden N(0, I), which is none of them."""
+        padded = (F.pad(a, (0, 0, 0, 1)) for a in (self.means, self.log_stds))
+        return Gaussian(*(a[x] for a in padded), which=x.clamp(max=len(self.means) - 1))
+
+    def given(self, z: Float[Tensor, "B S d"]) -> Link:
         """The mixtures that the vectors of z come from, given those before: all at once."""
         h = torch.cat([self.start[:, None], self.reader.after(self.start, z[:, :-1])], 1)
-        return Mixture(self.means, self.log_stds, self.reader.log_weights(h))
+        return Link(self.means, self.log_stds, h, self.reader)
 
-    def one_by_one(self, answer: Callable[[Mixture], Tensor]) -> Float[Tensor, "B S d"]:
+    def one_by_one(self, answer: Callable[[Link], Tensor]) -> Float[Tensor, "B S d"]:
         h, found = self.start, []
         for _ in range(self.reader.num):
             if found:
                 h = self.reader.after(h, found[-1][:, None])[:, 0]
-            found.append(answer(Mixture(self.means, self.log_stds, self.reader.log_weights(h))))
+            found.append(answer(Link(self.means, self.log_stds, h, self.reader)))
         return torch.stack(found, 1)
 
     def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B S d"]:
@@ -289,8 +343,8 @@ class Posterior:
             explore,
             silent,
         )
-        self.kl = features.new_zeros(len(features))
-        self.priors: list[Gaussian | Mixture] = []
+        self.kl = torch.zeros(len(features), device=features.device)
+        self.priors: list[Law | Link] = []
         self.approximations: list[Gaussian] = []
         self.latents: list[Tensor] = []
 
@@ -310,7 +364,7 @@ class Posterior:
 
     @property
     def log_ratio(self) -> Float[Tensor, " B"]:
-        found = self.features.new_zeros(len(self.features))
+        found = torch.zeros_like(self.kl)
         for p, r, z in zip(self.priors, self.approximations, self.latents, strict=True):
             found = found + p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
         return found if self.silent is None else found.masked_fill(self.silent, 0.0)

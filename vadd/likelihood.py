@@ -269,8 +269,8 @@ def latents_given(
 
     by importance resampling from K = `particles` z, twice; exact as K → ∞. The first K are of a mixture of r_φ(z | visible
     tokens) and p(z); the second of p(z) and a Gaussian q a row that starts at the z chosen and is fitted to what is
-    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Where the vectors of a chain
-    belong to windows, once: where a token of its window is visible a vector comes from r_φ, else from p given those before.
+    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Of a chain once: in the first half
+    a vector comes from r where its token is visible, else from p given those before.
     """
     everything, one = torch.ones_like(x_t, dtype=torch.bool), x_t.new_ones(len(x_t), dtype=torch.float64)
     visible = ~model.masking.is_masked(x_t)
@@ -285,12 +285,10 @@ def latents_given(
         row = torch.arange(len(x_t), device=x_t.device)
         return [z.unflatten(0, (-1, particles))[row, best] for z in q.latents]
 
-    each = getattr(model.denoiser, "window", 0)
-    if each and isinstance(model.prior(1), Chain):
+    if model.chain:
         seen = model.posterior(model.masking.hide(x_t, ~visible), everything, one)
-        known = F.pad(visible.flatten(1), (0, -visible[0].numel() % each)).unflatten(1, (-1, each)).any(2)
-        q = repeated(seen, particles, streams.fork(0).repeat(particles))
-        return chosen(Continued(q, known.repeat_interleave(particles, 0)), streams.fork(1))
+        q = _mixed(repeated(seen, particles, streams.fork(0).repeat(particles)), particles)
+        return chosen(Continued(q, visible.flatten(1).repeat_interleave(particles, 0)), streams.fork(1))
     first = chosen(step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0)), streams.fork(1))
     means = [z.clone().requires_grad_() for z in first]
     log_stds = [torch.full_like(z, FIT["log_std"]).requires_grad_() for z in first]
@@ -309,18 +307,21 @@ def latents_given(
 
 
 class Continued:
-    """Answers, of a chain, with z_k ~ r_φ where that is `known` (B, S), and elsewhere with z_k ~ p(z_k | z_1..z_{k-1})."""
+    """Answers, of a chain, with z_k ~ r where that is `known` (B, S), and elsewhere with z_k ~ p(z_k | z_1..z_{k-1}); in the
+    rows of `r.explore` everywhere with that."""
 
     def __init__(self, r: Posterior, known: Tensor):
-        self.r, self.known, self.latents = r, known, []
+        self.r, self.known, self.explore, self.latents = r, known, r.explore, []
 
     def __call__(self, prior, context=None) -> Tensor:
-        p, r = law(prior), self.r.heads[0](self.r.features)
+        p = law(prior)
+        r = self.r.heads[0](self.r.features, p)
         of_r, places = r.sample(self.r.generator), iter(range(p.shape[1]))
+        told = self.known & ~self.explore[:, None]
 
         def answer(of) -> Tensor:
             k = next(places)
-            return torch.where(self.known[:, k, None], of_r[:, k], of.sample(self.r.generator))
+            return torch.where(told[:, k, None], of_r[:, k], of.sample(self.r.generator))
 
         z = p.one_by_one(answer)
         ratio = p.given(z).log_prob_each(z) - r.log_prob_each(z).sum(-1)

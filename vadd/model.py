@@ -3,6 +3,8 @@
     p_θ(x_s | x_t) = ∫ p_θ(x_s | x_t, z) p(z) dz,       p(z) = N(0, I_d)                 (Eq. 6 of arXiv 2505.17384)
     r_φ(z | x, x_t) = N(m_φ(x, M), diag σ_φ(x, M)²)                                      (Eq. 8)
 
+or, where p(z) is a chain of a vector a token, r(z | x) = Π_k N(m_v, diag σ_v²) with v = x^k, of p's own components.
+
 Given z the tokens are independent, x^i ~ Cat(μ_θ^i(x_t, z, t)); the integral over z couples them. A denoiser with
 `latents = ()` never asks for z: then this is masked diffusion, exactly, by the same code. With `until` it is so for all T
 above that: z is then zero, and costs nothing.
@@ -17,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.latent import Draw, Gaussian, Kept, Law, Mode, Posterior, Replay, Silenced, law
+from vadd.latent import Chain, Draw, Gaussian, Kept, Law, Mode, Posterior, Replay, Silenced, law
 from vadd.masking import Masking
 
 __all__ = ["Denoiser", "MaskedDiffusion", "Recognition", "impossible"]
@@ -29,7 +31,8 @@ class Denoiser(Protocol):
     `latents` lists the shapes of the latents it asks for, in order. A network with `reads_steps`, denoiser or recognition,
     is called with `steps` (B,) as well, the T of each row's sampler. `prior_reads_state`: the prior that it offers depends
     on x_t, so that one z cannot be kept; where it does not, `prior(rows)` is what it offers. A denoiser with `classes` > 0
-    is called with `labels` (B,): the class of each row, or `classes` where it is not known.
+    is called with `labels` (B,): the class of each row, or `classes` where it is not known. One with `chain` offers a
+    `Chain`, whose components are those of the tokens: nothing else recognises its z.
     """
 
     latents: tuple[tuple[int, ...], ...]
@@ -69,6 +72,11 @@ class Head(nn.Module):
         return Gaussian(p.mean + r.mean, p.log_std + r.log_std) if self.relative else r
 
 
+def of_tokens(tokens: Int[Tensor, "B S"], p: Chain) -> Gaussian:
+    """The head of a chain."""
+    return p.of_tokens(tokens)
+
+
 def impossible(shape: Sequence[int], vocab_size: int, sizes: Sequence[int] | None) -> Bool[Tensor, "*D V"] | None:
     """Which tokens the positions do not have; None if they have all."""
     if sizes is None or min(sizes) == vocab_size:
@@ -82,7 +90,7 @@ class MaskedDiffusion(nn.Module):
     `sizes`, in the order of the flattened shape, position i has tokens 0..sizes[i]-1: others have probability zero.
 
     Raises:
-        InputError: a denoiser that asks for latents without a recognition model to train them.
+        InputError: a denoiser that asks for latents, not of a chain, without a recognition model to train them.
     """
 
     has_steps = True
@@ -101,7 +109,8 @@ class MaskedDiffusion(nn.Module):
         sizes: Sequence[int] | None = None,
     ):
         super().__init__()
-        if denoiser.latents and recognition is None:
+        self.chain = bool(denoiser.latents) and getattr(denoiser, "chain", False)
+        if denoiser.latents and recognition is None and not self.chain:
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
         # Networks are told the next T that was `taught`, the largest above all and wherever there is no z; T, if none was.
@@ -109,9 +118,10 @@ class MaskedDiffusion(nn.Module):
         self.labels, self.guidance = None, 0.0
         self.register_buffer("impossible", impossible(self.shape, masking.vocab_size, sizes), persistent=False)
         self.denoiser = denoiser
-        self.recognition = recognition if denoiser.latents else None
+        self.recognition = recognition if denoiser.latents and not self.chain else None
+        recognised = denoiser.latents if self.recognition is not None else ()
         self.heads = nn.ModuleList(
-            Head(recognition.features, z, sharp, relative=self.prior_reads_state) for z in denoiser.latents
+            Head(recognition.features, z, sharp, relative=self.prior_reads_state) for z in recognised
         )
 
     @contextlib.contextmanager
@@ -220,6 +230,8 @@ class MaskedDiffusion(nn.Module):
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None
     ) -> Posterior:
         """r_φ(z | x, M), ready to answer a draw. It answers with no latents for masked diffusion."""
+        if self.chain:
+            return Posterior(x.flatten(1), (of_tokens,), generator, silent=self._silent(len(x)))
         if self.recognition is None:
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)

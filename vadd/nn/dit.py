@@ -308,8 +308,10 @@ class DiTDenoiser(nn.Module):
         self.shape, self.vocab_size = tuple(shape), vocab_size
         self.slots = slots if latent_dim else 0
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
+        self.chain = bool(self.latents) and prior == "chain"
         if self.latents:
-            self.prior = prior_of(prior, components, self.latents[0], 3 * width // 2)
+            size = {"components": components, "vocab_size": vocab_size, "width": 3 * width // 2}
+            self.prior = prior_of(prior, self.latents[0], **size)
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)
         self.near = Near(near, width, causal=causal) if near else None

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
@@ -86,65 +87,91 @@ class NormalPrior(nn.Module):
         return zeros, zeros
 
 
-class Components(nn.Module):
-    """Gaussians N(m_c, diag σ_c²), learned. At first m_c ~ N(0, a I), σ_c² = 1 - a with a = 6/(6 + d), so that together they
-    are about N(0, I) and two of them some 3.5 σ apart, in any dimension d."""
-
-    def __init__(self, num: int, dim: int):
-        super().__init__()
-        spread = 6 / (6 + dim)
-        self.means = nn.Parameter(spread**0.5 * torch.randn(num, dim))
-        self.log_stds = nn.Parameter(torch.full((num, dim), math.log(1 - spread) / 2))
-
-    def means_and_log_stds(self) -> tuple[Tensor, Tensor]:
-        return self.means, 7 * torch.tanh(self.log_stds / 7)
-
-
-class MixturePrior(Components):
-    """p(z) = Σ_c π_c N(m_c, diag σ_c²) of a vector: means, log σ and log π. At first the weights are equal."""
+class MixturePrior(nn.Module):
+    """p(z) = Σ_c π_c N(m_c, diag σ_c²) of a vector: means, log σ and log π. At first the weights are equal, m_c ~ N(0, a I),
+    σ_c² = 1 - a with a = 6/(6 + d), so that together they are about N(0, I) and two of them some 3.5 σ apart, in any
+    dimension d."""
 
     def __init__(self, components: int, dim: int):
-        super().__init__(components, dim)
+        super().__init__()
+        spread = 6 / (6 + dim)
+        self.means = nn.Parameter(spread**0.5 * torch.randn(components, dim))
+        self.log_stds = nn.Parameter(torch.full((components, dim), math.log(1 - spread) / 2))
         self.logits = nn.Parameter(torch.zeros(components))
 
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        return *self.means_and_log_stds(), torch.log_softmax(self.logits, 0).expand(rows, -1)
+        log_weights = torch.log_softmax(self.logits, 0).expand(rows, -1)
+        return self.means, 7 * torch.tanh(self.log_stds / 7), log_weights
 
 
-class ChainPrior(Components):
-    """p(z) = Π_k Σ_c π_c(h_k) N(z_k; m_c, diag σ_c²) of `num` vectors: each from the same components, with weights that a
-    GRU of `width` numbers reads off those before. At first they are equal."""
+class ChainPrior(nn.Module):
+    """p(z) = Π_k Σ_v π_v(h_k) N(z_k; m_v, diag σ_v²) of a vector for each of `num` tokens: one component for each of the
+    `vocab_size` tokens, with weights that a GRU of `width` numbers reads off the vectors before. At first groups have equal
+    weights, and the tokens in them; m_v ~ N(0, I) and σ_v = e^-2.
 
-    def __init__(self, components: int, num: int, dim: int, width: int):
-        super().__init__(components, dim)
+    Tokens are in groups of about √V: π_v = π(group of v) π(v | its group), so that one weight costs two small softmaxes."""
+
+    def __init__(self, vocab_size: int, num: int, dim: int, width: int):
+        super().__init__()
         self.num = num
+        self.means = nn.Parameter(torch.randn(vocab_size, dim))
+        self.log_stds = nn.Parameter(torch.full((vocab_size, dim), -2.0))
         self.start = nn.Parameter(torch.zeros(width))
-        self.enter = nn.Sequential(nn.Linear(dim, 64), nn.SiLU())
-        self.gru = nn.GRU(64, width, batch_first=True)
-        self.read = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, components))
-        nn.init.zeros_(self.read[-1].weight)
-        nn.init.zeros_(self.read[-1].bias)
+        self.gru = nn.GRU(dim, width, batch_first=True)
+        self.each = math.isqrt(vocab_size - 1) + 1
+        groups = -(-vocab_size // self.each)
+        self.group = nn.Linear(width, groups)
+        nn.init.zeros_(self.group.weight)
+        nn.init.zeros_(self.group.bias)
+        self.weight = nn.Parameter(torch.zeros(groups, self.each, width))
+        self.bias = nn.Parameter(torch.zeros(groups, self.each))
+        nobody = torch.arange(groups * self.each).view(groups, self.each) >= vocab_size
+        self.register_buffer("nobody", nobody, persistent=False)
 
     def after(self, h: Tensor, z: Tensor) -> Tensor:
         """The states after each of z (B, S, d), from h (B, width) on."""
-        return self.gru(self.enter(z), h[None].contiguous())[0]
+        return self.gru(z, h[None].contiguous())[0]
+
+    def biases(self) -> Tensor:
+        return self.bias.masked_fill(self.nobody, -torch.inf)
 
     def log_weights(self, h: Tensor) -> Tensor:
-        return torch.log_softmax(self.read(h).float(), -1)
+        """(*B, width) -> (*B, V)."""
+        within = F.linear(h, self.weight.flatten(0, 1), self.biases().flatten()).unflatten(-1, self.nobody.shape)
+        found = self.log_groups(h)[..., None] + torch.log_softmax(within.float(), -1)
+        return found.flatten(-2)[..., : len(self.means)]
+
+    def log_weight(self, h: Tensor, v: Tensor) -> Tensor:
+        """(N, width), (N,) -> (N,): rows of a group go through its weights together."""
+        group = v // self.each
+        order = group.argsort()
+        rows = h[order].split(torch.bincount(group, minlength=len(self.bias)).tolist())
+        within = torch.cat([F.linear(*of) for of in zip(rows, self.weight, self.biases(), strict=True)])
+        within = torch.log_softmax(within.float(), -1).gather(1, (v % self.each)[order, None]).squeeze(1)
+        return self.log_groups(h).gather(1, group[:, None]).squeeze(1) + within[order.argsort()]
+
+    def log_groups(self, h: Tensor) -> Tensor:
+        """(*B, width) -> (*B, G)."""
+        return torch.log_softmax(self.group(h).float(), -1)
+
+    def log_members(self, h: Tensor, group: Tensor) -> Tensor:
+        """(B, width), (B,) -> (B, `each`): of that group."""
+        within = (self.weight[group] @ h[..., None]).squeeze(-1) + self.biases()[group]
+        return torch.log_softmax(within.float(), -1)
 
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor, "ChainPrior"]:
         """Means, log σ, the state before the first vector, and who reads."""
-        return *self.means_and_log_stds(), self.start.expand(rows, -1), self
+        return self.means, 7 * torch.tanh(self.log_stds / 7), self.start.expand(rows, -1), self
 
 
 def prior_of(
-    name: str, components: int, shape: tuple[int, ...], width: int = 0
+    name: str, shape: tuple[int, ...], *, components: int, vocab_size: int, width: int
 ) -> NormalPrior | MixturePrior | ChainPrior:
-    """A prior that looks at nothing, by its name in `vadd.config.Latent`; of several vectors `width` is that of what reads
-    those before. A mixture of one is N(0, I): what reads z could undo any other."""
-    if name != "mixture" or components == 1:
-        return NormalPrior(shape)
-    return ChainPrior(components, *shape, width) if len(shape) > 1 else MixturePrior(components, *shape)
+    """A prior that looks at nothing, by its name in `vadd.config.Latent`; `width` is that of what reads a chain. A mixture
+    of one is N(0, I): what reads z could undo any other."""
+    if name == "chain":
+        return ChainPrior(vocab_size, *shape, width)
+    return MixturePrior(components, *shape) if name == "mixture" and components > 1 else NormalPrior(shape)
 
 
 class StatePrior(nn.Module):

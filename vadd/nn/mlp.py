@@ -108,6 +108,7 @@ class MLPDenoiser(nn.Module):
         self.embed = Tokens(vocab_size, embedding, levels)
         self.time = numbers(condition)
         self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
+        self.chain = bool(latent_dim) and prior == "chain"
         self.classes = classes
         if steps:
             self.steps = numbers(condition)
@@ -120,7 +121,8 @@ class MLPDenoiser(nn.Module):
             if len(set(self.before)) < n:
                 raise InputError(f"a ladder of {n} latents needs as many blocks, got {blocks}; lower latent.slots")
         if latent_dim and not self.prior_reads_state:
-            self.prior = prior_of(prior, components, self.latents[0], width)
+            size = {"components": components, "vocab_size": vocab_size, "width": width}
+            self.prior = prior_of(prior, self.latents[0], **size)
             self.latent = read(math.prod(self.latents[0]), width, condition)
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout

@@ -222,7 +222,7 @@ class UNetDenoiser(nn.Module):
             # One MLP reads z; a linear map for each block up then tells that block what it wants of it. The same vector
             # everywhere would have to suit the features of every depth; the maps are 2% of the parameters.
             self.latent = mlp(latent_dim, channels)
-            self.prior = prior_of(prior, components, self.latents[0])
+            self.prior = prior_of(prior, self.latents[0], components=components, vocab_size=vocab_size, width=0)
         self.map = map if latent_dim else 0
         if self.map:
             pixels = math.prod(shape[-2:])

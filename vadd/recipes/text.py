@@ -9,15 +9,17 @@ __all__ = ["file", "lm1b_paper", "owt_paper", "ptb", "small"]
 def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -> Experiment:
     """A transformer small enough for minutes on two cores.
 
-    A latent for every token, since one for all of them cannot say where; sharp, and almost free of its KL at first, since a
-    denoiser that once ignores z never looks again. A learned prior is a chain over them. All of it in docs/beyond.md."""
+    A latent for every four tokens, since one for all of them cannot say where; sharp, and almost free of its KL at first,
+    since a denoiser that once ignores z never looks again; for one step and two: above that the same weights are masked
+    diffusion, at which an example is trained once a step on average, and every second one with z besides. All of it in
+    docs/beyond.md."""
     return Experiment(
         recipe=f"text.{recipe}",
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True, near=4),
-        latent=Latent(dim=16, window=1, sharp=True, components=128),
-        objective=Objective(kl_warmup=0.25, kl_power=4),
+        latent=Latent(dim=16, window=4, sharp=True, until=2, components=1),
+        objective=Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
         evaluation=Evaluation(
             steps=(1, 2, 4, 8, 16, 32, 64), num=256, held_out=128, particles=4, batch=256, valid=valid
@@ -31,16 +33,8 @@ def small() -> Experiment:
 
 
 def ptb() -> Experiment:
-    """Four thousand tokens are too many for a chain to learn in so short a training (docs/beyond.md). So here a latent is of
-    four tokens, from N(0, I), and for one step and two; above that the same weights are masked diffusion, at which an
-    example is trained once a step on average, and every second one with z besides."""
     about = "Penn Treebank, 64 tokens of a BPE of 4096; 3000 steps of 32, minutes on one core"
-    of = few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64), valid=True)
-    changes = {
-        "latent": Latent(dim=16, window=4, sharp=True, until=2, components=1),
-        "objective": Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
-    }
-    return of.model_copy(update=changes)
+    return few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64), valid=True)
 
 
 def file() -> Experiment:
