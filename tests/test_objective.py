@@ -9,7 +9,7 @@ from conftest import everything, generator, small_model
 from vadd import Gaussian, MaskedDiffusion, Replay, nelbo, stratified_times
 from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, log_mu
 
-CHAIN = {"prior": "mixture", "components": 4, "slots": 4}
+CHAIN = {"prior": "chain", "slots": 3}
 
 
 def gradients(loss: torch.Tensor, model) -> dict[str, torch.Tensor]:

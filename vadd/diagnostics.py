@@ -51,8 +51,7 @@ def encoded(
 
 def joined(gaussians: list[Gaussian]) -> Gaussian:
     """All latents of a model as one vector, (B, d)."""
-    parts = [g.mean for g in gaussians], [g.log_std for g in gaussians]
-    return Gaussian(*(torch.cat([a.flatten(1) for a in part], 1) for part in parts))
+    return Gaussian(*(torch.cat([part.flatten(1) for part in parts], 1) for parts in zip(*gaussians, strict=True)))
 
 
 def active_units(posterior: Posterior) -> int:

@@ -34,7 +34,6 @@ class Gaussian(NamedTuple):
 
     mean: Float[Tensor, "B *d"]
     log_std: Float[Tensor, "B *d"]
-    which: Int[Tensor, "B S"] | None = None  # of a chain's components they are, if any
 
     @property
     def shape(self) -> torch.Size:
@@ -120,6 +119,15 @@ class Mixture(NamedTuple):
         return F.linear(features, torch.cat([-0.5 * precision, m * precision], -1), constant).to(self.means.dtype)
 
 
+class Components(Gaussian):
+    """Those of a chain, and `which` (B, S) they are."""
+
+    def __new__(cls, mean: Tensor, log_std: Tensor, which: Int[Tensor, "B S"]):
+        found = super().__new__(cls, mean, log_std)
+        found.which = which
+        return found
+
+
 class Reader(Protocol):
     """The recurrent network of a `Chain`: what it makes of the vectors so far is a state h of w numbers."""
 
@@ -172,15 +180,15 @@ class Link(NamedTuple):
         mixed = (Mixture(self.means, self.log_stds, self.reader.log_weights(h)).log_prob(z) for h, z in parts)
         return torch.cat(list(mixed)).view(z.shape[:-1])
 
-    def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
-        """An upper bound on KL(r ‖ self) for r that are components themselves: Σ -log π of theirs, nats."""
+    def kl_of(self, r: Components) -> Float[Tensor, " B"]:
+        """An upper bound on KL(r ‖ self): Σ -log π of those components, nats."""
         return -self.log_weight_of(r).sum(1)
 
-    def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B S d"]:
+    def kl_each_of(self, r: Components) -> Float[Tensor, "B S d"]:
         """That bound, of each vector laid evenly on its dimensions."""
         return -self.log_weight_of(r)[..., None].expand(r.shape) / r.shape[-1]
 
-    def log_weight_of(self, r: Gaussian) -> Float[Tensor, "B S"]:
+    def log_weight_of(self, r: Components) -> Float[Tensor, "B S"]:
         return self.reader.log_weight(self.h.flatten(0, 1), r.which.flatten()).view(r.which.shape)
 
 
@@ -197,10 +205,10 @@ class Chain(NamedTuple):
     def shape(self) -> torch.Size:
         return torch.Size((len(self.start), self.reader.num, self.means.shape[-1]))
 
-    def of_tokens(self, x: Int[Tensor, "B S"]) -> Gaussian:
+    def of_tokens(self, x: Int[Tensor, "B S"]) -> Components:
         """The components of these tokens: the posterior. Where one is hidden N(0, I), which is none of them."""
         padded = (F.pad(a, (0, 0, 0, 1)) for a in (self.means, self.log_stds))
-        return Gaussian(*(a[x] for a in padded), which=x.clamp(max=len(self.means) - 1))
+        return Components(*(a[x] for a in padded), x.clamp(max=len(self.means) - 1))
 
     def given(self, z: Float[Tensor, "B S d"]) -> Link:
         """The mixtures that the vectors of z come from, given those before: all at once."""

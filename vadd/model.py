@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.latent import Chain, Draw, Gaussian, Kept, Law, Mode, Posterior, Replay, Silenced, law
+from vadd.latent import Chain, Components, Draw, Gaussian, Kept, Law, Mode, Posterior, Replay, Silenced, law
 from vadd.masking import Masking
 
 __all__ = ["Denoiser", "MaskedDiffusion", "Recognition", "impossible"]
@@ -72,7 +72,7 @@ class Head(nn.Module):
         return Gaussian(p.mean + r.mean, p.log_std + r.log_std) if self.relative else r
 
 
-def of_tokens(tokens: Int[Tensor, "B S"], p: Chain) -> Gaussian:
+def of_tokens(tokens: Int[Tensor, "B S"], p: Chain) -> Components:
     """The head of a chain."""
     return p.of_tokens(tokens)
 
