@@ -130,6 +130,29 @@ def test_where_a_run_was_trained_does_not_matter_where_it_is_used(pets, tmp_path
     assert "x.cpu()" in page
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"grid": "cosine"}, 'grid="cosine")'),
+        ({"sampler": "confidence"}, "step=vadd.confidence)"),
+        ({"sampler": "first-hitting"}, "step=vadd.first_hitting)"),
+        ({"sampler": "remask", "eta": 0.3}, "step=functools.partial(vadd.remask, eta=0.3))"),
+        ({"sampler": "entropy-bounded"}, "step=functools.partial(vadd.entropy_bounded, bound=0.1))"),
+    ],
+)
+def test_the_page_draws_by_the_sampler_of_the_run(pets, tmp_path, changes, said, monkeypatch):
+    there = override(pets.experiment, {f"sampling.{name}": value for name, value in changes.items()})
+    pets.write_json(pets.config, there.model_dump(mode="json"))
+    page = (hub.export(pets, tmp_path / "out") / "README.md").read_text()
+    assert said in page
+    code = (
+        page.partition("```python\n")[2]
+        .partition("```")[0]
+        .replace('from_pretrained("out")', f'from_pretrained("{tmp_path}/out")')
+    )
+    exec(code)
+
+
 @pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"columns": ["pet", "size"], "categories": [["cat"]]}'])
 def test_a_damaged_vocabulary_is_named(pets, text):
     pets.vocabulary.write_text(text)

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vadd.config import Sampling
 from vadd.data.hub import endpoint, reach, reason
 from vadd.errors import InputError
 from vadd.overrides import fields, replaced
@@ -154,6 +155,9 @@ def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None)
     sampling = experiment.sampling.model_dump()
     options |= {name: sampling[name] for name, not_so in TEMPERED.items() if sampling[name] != not_so}
     how = "".join(f", {name}={json.dumps(value)}" for name, value in options.items())
+    if experiment.objective.kind != "ar":
+        how += by_sampler(experiment.sampling)
+    imports = "import functools\n\nimport vadd" if "functools" in how else "import vadd"
     parts = [
         "---\nlibrary_name: vadd\ntags: [discrete-diffusion, masked-diffusion, vadd]\n---\n",
         f"# {experiment.recipe}, {experiment.method}\n",
@@ -167,13 +171,24 @@ def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None)
         parts.append(f"```\n{samples}\n```\n")
     suffix = next((s for s in (".png", ".txt") if s in suffixes(source)), ".csv")
     parts.append(
-        f"## Use\n\n```\nvadd sample {name} --num 16 --steps 4 --out samples{suffix}\n```\n\n```python\nimport vadd\n\n"
+        f"## Use\n\n```\nvadd sample {name} --num 16 --steps 4 --out samples{suffix}\n```\n\n```python\n"
+        f"{imports}\n\n"
         f'model, source = vadd.from_pretrained("{name}")\n'
         f"x = vadd.sample(model, 16, steps=4{how})\nprint(source.show(x.cpu().numpy()))\n```\n"
     )
     if found.get("steps"):
         parts.append(f"## Measured\n\n{table(found)}")
     return "\n".join(parts)
+
+
+def by_sampler(of: Sampling) -> str:
+    """Arguments of `vadd.sample` for a sampler and times that are not its own; learned times are the command line's."""
+    times = ', grid="cosine"' if of.grid == "cosine" else ""
+    settings = {"entropy-bounded": f"bound={of.entropy_bound}", "remask": f"eta={of.eta}"}
+    step = f"vadd.{of.sampler.replace('-', '_')}"
+    if of.sampler in settings:
+        step = f"functools.partial({step}, {settings[of.sampler]})"
+    return times if of.sampler == "ancestral" else f"{times}, step={step}"
 
 
 def steps_of(path: Path) -> str:
