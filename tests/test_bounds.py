@@ -124,7 +124,7 @@ def require_bound(value: float, error: float, exact: float) -> None:
 
 @pytest.mark.parametrize("latents", ["fixed", "fresh"])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_bound_of_a_chain_is_one_falls_with_the_particles_and_is_exact_in_one_step(steps, latents):
+def test_the_bound_of_a_chain_is_one_and_falls_with_the_particles(steps, latents):
     model = small_model((2,), 3, 1, scale=1.5, seed=5, network={"prior": "chain", "slots": 2})
     x = everything(model)
     exact = exact_nll(model, x, steps, latents=latents, nodes=24).mean().item()
@@ -134,9 +134,6 @@ def test_the_bound_of_a_chain_is_one_falls_with_the_particles_and_is_exact_in_on
         values[particles] = estimate(model, x, steps, repeats, **options)
         require_bound(*values[particles], exact)
     assert values[1][0] > values[10][0] > values[1000][0]
-    if steps == 1:
-        value, error = values[1000]
-        assert value == pytest.approx(exact, abs=4 * error + 1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])

@@ -120,7 +120,7 @@ class Mixture(NamedTuple):
 
 
 class Components(Gaussian):
-    """Those of a chain, and `which` (B, S) they are."""
+    """Those of a chain, and `which` (B, S) they are. z that are drawn from them are weighed with log π + log N ≤ log p."""
 
     def __new__(cls, mean: Tensor, log_std: Tensor, which: Int[Tensor, "B S"]):
         found = super().__new__(cls, mean, log_std)
@@ -147,9 +147,6 @@ class Reader(Protocol):
     def log_members(self, h: Float[Tensor, "B w"], group: Int[Tensor, " B"]) -> Float[Tensor, "B each"]: ...
 
 
-AT_ONCE = 2**24  # weights of vectors in memory
-
-
 class Link(NamedTuple):
     """Σ_v π_v(h) N(m_v, diag σ_v²): mixtures of a chain's components, each with the weights of its state h (B, *S, w)."""
 
@@ -172,13 +169,8 @@ class Link(NamedTuple):
         return Gaussian(self.means[v], self.log_stds[v]).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, " B"]:
-        return self.log_prob_each(z).sum(1)
-
-    def log_prob_each(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, "B S"]:
-        rows = max(1, AT_ONCE // len(self.means))
-        parts = zip(self.h.flatten(0, 1).split(rows), z.flatten(0, 1).split(rows), strict=True)
-        mixed = (Mixture(self.means, self.log_stds, self.reader.log_weights(h)).log_prob(z) for h, z in parts)
-        return torch.cat(list(mixed)).view(z.shape[:-1])
+        mixtures = Mixture(self.means, self.log_stds, self.log_weights.flatten(0, 1))
+        return mixtures.log_prob(z.flatten(0, 1)).view(z.shape[:2]).sum(1)
 
     def kl_of(self, r: Components) -> Float[Tensor, " B"]:
         """An upper bound on KL(r ‖ self): Σ -log π of those components, nats."""
@@ -331,7 +323,8 @@ class Posterior:
     `explore`, with z ~ p. Those told by `silent` pay nothing.
 
     `kl` (B,) and `log_ratio` = log p(z) - log r(z) (B,) add up over the latents, in nats; of a chain the KL is that of each
-    vector given the drawn ones before, a sum whose mean is KL(r ‖ p). `priors`, `approximations` (the Gaussians r),
+    vector given the drawn ones before, a sum whose mean is at least KL(r ‖ p), and log p(z) at least what the components r
+    give alone. `priors`, `approximations` (the Gaussians r),
     `latents` (the z drawn) and `kl_each` (by dimension) are in the order asked. The gradient of `log_ratio` goes through z
     only, as the doubly reparameterised estimator wants it (Tucker et al. 2019, arXiv 1810.04152).
     """
@@ -374,7 +367,8 @@ class Posterior:
     def log_ratio(self) -> Float[Tensor, " B"]:
         found = torch.zeros_like(self.kl)
         for p, r, z in zip(self.priors, self.approximations, self.latents, strict=True):
-            found = found + p.log_prob(z) - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
+            log_p = p.log_weight_of(r).sum(1) + r.log_prob(z) if isinstance(r, Components) else p.log_prob(z)
+            found = found + log_p - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)
         return found if self.silent is None else found.masked_fill(self.silent, 0.0)
 
     @property

@@ -139,7 +139,9 @@ def bound(
 
 Proposal = Callable[..., Posterior]
 """(model, x, masked, revealed, t, particles, streams) -> who answers with K = `particles` z a row, those of one row side
-by side, and then knows their `log_ratio` = log p(z) - log q(z), and `kl` where q is Gaussian and K = 1."""
+by side, and then knows their `log_ratio` = log p(z) - log q(z), and `kl` where q is Gaussian and K = 1. Of a chain all are
+`recognition`: z of another component than that of its token adds next to nothing, and is left out. So the gap to the exact
+value is not closed by more particles where a token could come of another's component."""
 
 
 def recognition(model, x, masked, revealed, t, particles, streams) -> Posterior:
@@ -147,16 +149,20 @@ def recognition(model, x, masked, revealed, t, particles, streams) -> Posterior:
 
 
 def step(model, x, masked, revealed, t, particles, streams) -> Posterior:
+    if model.chain:
+        return recognition(model, x, masked, revealed, t, particles, streams)
     hidden = model.masking.hide(x, masked & ~revealed)
     return repeated(model.posterior(hidden, masked, t), particles, streams.repeat(particles))
 
 
 def mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    return _mixed(recognition(model, x, masked, revealed, t, particles, streams), particles)
+    r = recognition(model, x, masked, revealed, t, particles, streams)
+    return r if model.chain else _mixed(r, particles)
 
 
 def step_mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    return _mixed(step(model, x, masked, revealed, t, particles, streams), particles)
+    r = step(model, x, masked, revealed, t, particles, streams)
+    return r if model.chain else _mixed(r, particles)
 
 
 PROPOSALS: dict[str, Proposal] = {
@@ -269,8 +275,8 @@ def latents_given(
 
     by importance resampling from K = `particles` z, twice; exact as K → ∞. The first K are of a mixture of r_φ(z | visible
     tokens) and p(z); the second of p(z) and a Gaussian q a row that starts at the z chosen and is fitted to what is
-    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Of a chain once: in the first half
-    a vector comes from r where its token is visible, else from p given those before.
+    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Of a chain once: where its token
+    is visible a vector comes from r, its component, else from p given those before.
     """
     everything, one = torch.ones_like(x_t, dtype=torch.bool), x_t.new_ones(len(x_t), dtype=torch.float64)
     visible = ~model.masking.is_masked(x_t)
@@ -287,7 +293,7 @@ def latents_given(
 
     if model.chain:
         seen = model.posterior(model.masking.hide(x_t, ~visible), everything, one)
-        q = _mixed(repeated(seen, particles, streams.fork(0).repeat(particles)), particles)
+        q = repeated(seen, particles, streams.fork(0).repeat(particles))
         return chosen(Continued(q, visible.flatten(1).repeat_interleave(particles, 0)), streams.fork(1))
     first = chosen(step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0)), streams.fork(1))
     means = [z.clone().requires_grad_() for z in first]
@@ -307,25 +313,22 @@ def latents_given(
 
 
 class Continued:
-    """Answers, of a chain, with z_k ~ r where that is `known` (B, S), and elsewhere with z_k ~ p(z_k | z_1..z_{k-1}); in the
-    rows of `r.explore` everywhere with that."""
+    """Answers, of a chain, with z_k ~ r where that is `known` (B, S), and elsewhere with z_k ~ p(z_k | z_1..z_{k-1})."""
 
     def __init__(self, r: Posterior, known: Tensor):
-        self.r, self.known, self.explore, self.latents = r, known, r.explore, []
+        self.r, self.known, self.latents = r, known, []
 
     def __call__(self, prior, context=None) -> Tensor:
         p = law(prior)
-        r = self.r.heads[0](self.r.features, p)
+        r = p.of_tokens(self.r.features)
         of_r, places = r.sample(self.r.generator), iter(range(p.shape[1]))
-        told = self.known & ~self.explore[:, None]
 
         def answer(of) -> Tensor:
             k = next(places)
-            return torch.where(told[:, k, None], of_r[:, k], of.sample(self.r.generator))
+            return torch.where(self.known[:, k, None], of_r[:, k], of.sample(self.r.generator))
 
         z = p.one_by_one(answer)
-        ratio = p.given(z).log_prob_each(z) - r.log_prob_each(z).sum(-1)
-        self.log_ratio = ratio.where(self.known, 0.0).sum(1)
+        self.log_ratio = p.given(z).log_weight_of(r).where(self.known, 0.0).sum(1)
         self.latents.append(z)
         return z
 
