@@ -1,7 +1,8 @@
 """Recipes: functions that return an Experiment; and methods: named changes to one.
 
-A recipe is what is learned and at which size; a method is how. Every method applies to every recipe, so that any two
-can be compared on equal terms. A method can be changed where it is named, e.g. for an ablation:
+A recipe is what is learned and at which size; a method is how. Every method applies to every recipe (`ar` to a DiT,
+`vadd-chain` not to a UNet), so that any two can be compared on equal terms.
+A method can be changed where it is named, e.g. for an ablation:
 
     vadd,latent.sees_mask=false        vadd,latent.dim=4,objective.kl_warmup=0
 
