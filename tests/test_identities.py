@@ -479,6 +479,19 @@ def test_shared_latents_are_shared_and_fixed_latents_stay():
     assert torch.equal(by_step.sort(0).values, seen[0].sort(0).values)
 
 
+def test_a_model_that_keeps_its_z_does_so_wherever_latents_are_not_named():
+    kept, fresh = (small_model((3,), 3, latent_dim=1, scale=2.0, latents=latents) for latents in ("fixed", "fresh"))
+    x = everything(kept)
+    for answer in (
+        lambda model, **how: sample(model, 200, 3, generator=generator(), **how),
+        lambda model, **how: nelbo(model, x, 3, particles=4, generator=generator(), **how),
+        lambda model, **how: exact_nll(model, x, 3, nodes=16, **how),
+    ):
+        assert torch.equal(answer(kept), answer(fresh, latents="fixed"))
+        assert torch.equal(answer(fresh), answer(kept, latents="fresh"))
+        assert not torch.equal(answer(kept), answer(fresh))
+
+
 @pytest.mark.parametrize("latents", ["mean", "zero"])
 def test_the_law_of_the_controls_is_the_law_computed_from_the_model(latents):
     """Averaging 64 draws, "mean" latents are nearly the product of the marginals."""

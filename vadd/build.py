@@ -148,6 +148,7 @@ def model(
             until=experiment.latent.until if denoiser.latents and getattr(denoiser, "reads_steps", False) else 0,
             taught=experiment.objective.steps,
             sizes=sizes,
+            latents=experiment.sampling.latents,
         )
 
 

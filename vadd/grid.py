@@ -52,7 +52,7 @@ def step_costs(
     times: Float[Tensor, " n+1"],
     *,
     particles: int = 1,
-    latents: str = "fresh",
+    latents: str | None = None,
     proposal: str = "mixture",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
@@ -61,6 +61,7 @@ def step_costs(
 
     With "fixed" latents z ~ r_φ(z | x), and its KL, which no grid changes, is left out.
     """
+    latents = latents or model.latents
     require_likelihood(model, latents)
     x, times = x.to(model.device).long(), times.to(model.device)
     particles = particles if model.has_latents and latents != "zero" else 1

@@ -151,9 +151,8 @@ def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None)
 
     experiment = run.experiment
     kept, of = run.known(), experiment.train
-    options = {"latents": experiment.sampling.latents} if experiment.latent.dim else {}
     sampling = experiment.sampling.model_dump()
-    options |= {name: sampling[name] for name, not_so in TEMPERED.items() if sampling[name] != not_so}
+    options = {name: sampling[name] for name, not_so in TEMPERED.items() if sampling[name] != not_so}
     how = "".join(f", {name}={json.dumps(value)}" for name, value in options.items())
     if experiment.objective.kind != "ar":
         how += by_sampler(experiment.sampling)

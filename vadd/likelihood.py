@@ -74,7 +74,7 @@ def nelbo(
     steps: float,
     *,
     particles: int = 1,
-    latents: str = "fresh",
+    latents: str | None = None,
     proposal: "str | Proposal" = "mixture",
     grid: Grid = "uniform",
     batch: int = 10_000,
@@ -89,7 +89,7 @@ def nelbo(
         steps: T, or `math.inf`: tokens one by one.
         particles: K; 1 is the ELBO, and the bound tightens as K grows.
         latents: "fresh" (drawn in every step), "fixed" (drawn once), "mean" (averaged away) or "zero": the sampler whose
-            likelihood is bounded.
+            likelihood is bounded; by default the model's own, `model.latents`.
         proposal: one of PROPOSALS, or a function like them; any gives a bound. With one particle a mixture is all r.
 
     Raises:
@@ -107,7 +107,7 @@ def bound(
     steps: float,
     *,
     particles: int = 1,
-    latents: str = "fresh",
+    latents: str | None = None,
     proposal: "str | Proposal" = "mixture",
     grid: Grid = "uniform",
     batch: int = 10_000,
@@ -116,6 +116,7 @@ def bound(
     """As `nelbo`, with what else the same network calls tell: the cost without coupling, and the effective sample size."""
     if particles < 1:
         raise InputError(f"particles must be at least 1, got {particles}")
+    latents = latents or model.latents
     require_likelihood(model, latents)
     if isinstance(proposal, str):
         if proposal not in PROPOSALS:
@@ -354,7 +355,7 @@ def exact_nll(
     x: Int[Tensor, "B *D"],
     steps: int,
     *,
-    latents: str = "fresh",
+    latents: str | None = None,
     grid: Grid = "uniform",
     nodes: int = 64,
 ) -> Float[Tensor, " B"]:
@@ -375,6 +376,7 @@ def exact_nll(
         raise InputError(f"exact_nll sums over all masks of at most 10 tokens, got {length}")
     if sum(dims) > 2:
         raise InputError(f"exact_nll integrates latents of at most two dimensions together, got {dims}")
+    latents = latents or model.latents
     require_likelihood(model, latents)
     x = x.to(model.device).long()
     if model.has_latents and not model.prior_reads_state:

@@ -88,6 +88,7 @@ def impossible(shape: Sequence[int], vocab_size: int, sizes: Sequence[int] | Non
 class MaskedDiffusion(nn.Module):
     """A denoiser, its recognition model and the corruption they live under. Where positions have vocabularies of different
     `sizes`, in the order of the flattened shape, position i has tokens 0..sizes[i]-1: others have probability zero.
+    `latents`: what samplers and bounds take where they are not told, "fresh" for a z in each step, or "fixed" for one kept.
 
     Raises:
         InputError: a denoiser that asks for latents, not of a chain, without a recognition model to train them.
@@ -107,12 +108,14 @@ class MaskedDiffusion(nn.Module):
         until: int = 0,
         taught: Sequence[int] = (),
         sizes: Sequence[int] | None = None,
+        latents: str = "fresh",
     ):
         super().__init__()
         self.chain = bool(denoiser.latents) and getattr(denoiser, "chain", False)
         if denoiser.latents and recognition is None and not self.chain:
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
+        self.latents = latents
         # Networks are told the next T that was `taught`, the largest above all and wherever there is no z; T, if none was.
         self.steps, self.until, self.taught = 1, until, sorted(taught)
         self.labels, self.guidance = None, 0.0

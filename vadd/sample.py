@@ -239,7 +239,7 @@ def sample(
     *,
     step: Callable[..., Tensor] = ancestral,
     grid: Grid = "uniform",
-    latents: str = "fresh",
+    latents: str | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
     latent_temperature: float = 1.0,
@@ -260,7 +260,7 @@ def sample(
         steps: T, or `math.inf`, which means `first_hitting`: one token a call, however many steps are given.
         step: one step of the sampler, with the signature of `ancestral`; others are in `vadd.samplers`.
         grid: "uniform" or "cosine", the times themselves, or a function from T to them, see `time_grid`.
-        latents: "fresh", "fixed", "shared", "mean" or "zero".
+        latents: "fresh", "fixed", "shared", "mean" or "zero"; by default the model's own, `model.latents`.
         temperature: of tokens; 0 takes the most likely one.
         top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
         latent_temperature: the prior's σ times this: z ~ N(0, τ² I); other than 1, a fixed z does not look at `given`.
@@ -278,6 +278,7 @@ def sample(
     for name, value in (("num", num), ("batch", num if batch is None else batch)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+    latents = latents or model.latents
     if steps == math.inf and step is ancestral:
         step = first_hitting
     if step is first_hitting:

@@ -50,8 +50,8 @@ def mnist_unet() -> Experiment:
     return Experiment(
         recipe="image.mnist-unet",
         about="MNIST at 28 x 28, black or white, UNet of 32 channels that halves twice; 1200 steps of 64, about .8 s each "
-        "on one core; nelbo 66 in 50 steps, masked diffusion 62 in equal time; z is hardly used, unless it is a map: with "
-        "persistent and --network.map 8 (docs/log.md) 97 in 1 step, masked diffusion 211",
+        "on one core; nelbo 66 in 50 steps, masked diffusion 62 in equal time; z is hardly used, unless it is a map "
+        "(docs/log.md, 2026-11-28): then 97 in 1 step, masked diffusion 211",
         source=MnistSource(form="threshold"),
         latent=Latent(dim=32),
         network=UNet(channels=32, blocks=4, down=2, dropout=0.0),
