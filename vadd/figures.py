@@ -110,19 +110,20 @@ def against_steps(
     A measure that spans more than a factor 20 gets a logarithmic axis.
     """
     figure, ax = panel(title, theme)
-    for method, points in curves.items():
+    for k, (method, points) in enumerate(curves.items()):
         x, y = [p.steps for p in points], [p.mean for p in points]
         errors = [p.error or 0.0 for p in points] if any(p.error is not None for p in points) else None
         mark = drawn[method]
-        # The marker's rim in the page's colour keeps coinciding points apart.
-        style = {"color": mark.colour, "marker": mark.marker, "ms": 6, "mec": theme.page, "mew": 0.8, "lw": 1.8}
+        # The marker's rim in the page's colour, and that later ones are smaller, keeps coinciding points apart.
+        style = {"color": mark.colour, "marker": mark.marker, "mec": theme.page, "mew": 0.8, "lw": 1.8}
+        style["ms"] = max(5, 8 - k)
         ax.errorbar(x, y, errors, label=method, capsize=2.5, elinewidth=1.2, ls=mark.line, **style)
     steps = sorted({p.steps for points in curves.values() for p in points})
     means = [p.mean for points in curves.values() for p in points] + ([level[1]] if level else [])
     if reference:
         name, values = reference
         known = [T for T in sorted(values) if steps[0] <= T <= steps[-1]]
-        style = {"color": theme.faint, "lw": 1.4, "ls": (0, (3, 1.6)), "zorder": 1.5}
+        style = {"color": theme.ink, "lw": 1, "ls": (0, (3, 2.5)), "zorder": 5}  # above what may lie on it
         ax.errorbar(known, [values[T] for T in known], label=name, **style)
         means += [values[T] for T in known]
     if min(means) > 0 and max(means) > 20 * min(means):
