@@ -1,21 +1,19 @@
 """What a latent costs: time of a method over time of masked diffusion, for a training step and for sampling.
 
-    python benchmarks/cost.py [RECIPE [METHOD]]
+    python benchmarks/cost.py [RECIPE [METHOD]] [--num 1000] [--turns 15] [--steps 1 4 16]
 
 Times on shared machines are noisy, so the two take turns and the ratio of medians is printed, never a time alone. A
 training step is the whole of it, with its data and its optimiser (`vadd.timing`).
 """
 
+import argparse
 import statistics
-import sys
 import time
 
 from vadd import build, sample
 from vadd.recipes import recipe
 from vadd.timing import seconds_per_step
 from vadd.train import keep_freed_memory
-
-ROUNDS = 15
 
 
 def seconds(action) -> float:
@@ -24,22 +22,30 @@ def seconds(action) -> float:
     return time.perf_counter() - start
 
 
-def main(name: str, method: str) -> None:
-    experiments = {m: build.by_method(recipe(name), m) for m in (method, "mdm")}
-    source = build.source(recipe(name).source)
-    print(f"{name}: {method} / mdm, medians of turns")
+def main() -> None:
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("recipe", nargs="?", default="image.digits")
+    read.add_argument("method", nargs="?", default="vadd")
+    read.add_argument("--num", type=int, default=1000, help="samples at a time")
+    read.add_argument("--turns", type=int, default=15)
+    read.add_argument("--steps", type=int, nargs="+", default=[1, 4, 16])
+    of = read.parse_args()
+
+    experiments = {m: build.by_method(recipe(of.recipe), m) for m in (of.method, "mdm")}
+    source = build.source(recipe(of.recipe).source)
+    print(f"{of.recipe}: {of.method} / mdm, medians of {of.turns} turns")
     training = seconds_per_step(experiments)
-    print(f"{'training step':22} {training[method] / training['mdm']:.2f}")
+    print(f"{'training step':22} {training[of.method] / training['mdm']:.2f}", flush=True)
     keep_freed_memory()
     models = {m: build.model_of(e, source).eval() for m, e in experiments.items()}
-    for T in (1, 4, 16):
+    for T in of.steps:
         times = {m: [] for m in models}
-        for _ in range(ROUNDS):
+        for _ in range(of.turns):
             for m, model in models.items():
-                latents = experiments[m].sampling.latents
-                times[m].append(seconds(lambda: sample(model, 1000, T, latents=latents, batch=250)))  # noqa: B023
-        print(f"{f'sampling, {T} steps':22} {statistics.median(times[method]) / statistics.median(times['mdm']):.2f}")
+                times[m].append(seconds(lambda: sample(model, of.num, T, batch=250)))  # noqa: B023
+        ratio = statistics.median(times[of.method]) / statistics.median(times["mdm"])
+        print(f"{f'sampling, {T} steps':22} {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:], *("image.digits", "vadd")[len(sys.argv) - 1 :])
+    main()

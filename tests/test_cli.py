@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import vadd
 from vadd import InputError, build
 from vadd.cli import COMMANDS, main
 from vadd.config import Experiment
@@ -469,6 +470,35 @@ def test_a_model_without_latents_refuses_what_concerns_them(capsys, here, option
     untrained(here / "run", with_method(recipe("toy.coins"), "mdm"))
     said = told(capsys, f"sample run --num 2 --steps 1 --{option} {value}")
     assert f"draws no z, got {option.replace('-', '_')} {value}" in said
+
+
+def test_a_chain_is_trained_evaluated_filled_and_exported_and_refuses_what_is_not_for_it(capsys, here):
+    (here / "t.csv").write_text("a,b\n" + "x,1\ny,2\nz,3\n" * 20)
+    small = "--train.steps 20 --train.batch 16 --network.width 8"
+    assert main(f"train custom.csv --source.path t.csv --method vadd-chain --run run {small}".split()) == 0
+    assert main(["evaluate", "run", "--steps", "1", "2", "--num", "30", "--particles", "2"]) == 0
+    written = json.loads((here / "run" / "evaluation.json").read_text())
+    assert len(written["collapse"]["kl_each"]) == written["collapse"]["units"] == 2  # one number a vector
+    assert set(written["collapse"]["mutual_information"]) == {"1"}  # of a kept z
+    (here / "part.csv").write_text("a,b\n?,2\nz,?\n")
+    assert (
+        main(["fill", "run", "--given", "part.csv", "--steps", "2", "--latent-temperature", "0", "--out", "whole.csv"])
+        == 0
+    )
+    rows = (here / "whole.csv").read_text().split()[1:]
+    assert [rows[0].split(",")[1], rows[1].split(",")[0]] == ["2", "z"]
+    assert main(["encode", "run", "--out", "z.npz"]) == 0
+    assert main(["export", "run", "out"]) == 0
+    model, source = vadd.from_pretrained("out")
+    assert vadd.sample(model, 5, steps=1).shape == (5, *source.shape)
+    capsys.readouterr()
+    for option in ("temperature 0.5", "top-p 0.9"):
+        assert "take latent_temperature" in told(capsys, f"sample run --num 2 --steps 1 --{option}")
+    assert "leave out --figures" in told(capsys, "encode run --out zz.npz --figures pictures")
+    assert not (here / "zz.npz").exists()
+    assert "does not read classes" in told(
+        capsys, "train image.digits --method vadd-chain --network.classes 10 --run other"
+    )
 
 
 def test_what_the_encoding_of_the_output_lacks_is_no_reason_to_stop(here):

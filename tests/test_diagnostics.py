@@ -63,8 +63,9 @@ def test_a_persistent_latent_is_told_with_everything_masked_whatever_is_visible(
     by_t = usage(model, everything(model).repeat(8, 1), whole=True, generator=generator(3))
     kl = [found["kl"] for found in by_t.values()]
     assert kl == pytest.approx([kl[0]] * 4)
-    carried = [found["mutual_information"] for found in by_t.values()]
-    assert carried[0] < carried[-1]  # what z tells of x is little news where most of x is visible
+    carried = [found.get("mutual_information") for found in by_t.values()]
+    assert carried[:-1] == [None] * 3  # z would have to be drawn given what is visible
+    assert carried[-1] > 0.5
 
 
 def test_a_latent_that_never_moves_has_no_active_unit_and_is_warned_of():

@@ -1,5 +1,6 @@
 """Theorems: each test is named after the statement it checks."""
 
+import itertools
 import math
 
 import pytest
@@ -24,11 +25,11 @@ from vadd import (
 )
 from vadd.errors import InputError
 from vadd.latent import Gaussian, Mixture, Mode, Prior, law
-from vadd.likelihood import FIT, latents_given, nodes_of, quadrature
+from vadd.likelihood import FIT, Continued, latents_given, nodes_of, quadrature
 from vadd.nn.dit import DiTDenoiser
 from vadd.nn.layers import ChainPrior, MixturePrior, Tokens
 from vadd.nn.mlp import MLPDenoiser
-from vadd.noise import Streams
+from vadd.noise import Streams, drawn
 from vadd.objective import importance_weighted, log_mu, persistent, reweighted, step_aware
 from vadd.overrides import override
 from vadd.recipes import recipe, with_method
@@ -426,6 +427,70 @@ def test_a_chain_goes_on_from_what_is_given_and_fits_it():
         assert (filled[:, place] == 2).all()
         found = torch.bincount(filled[:, 1 - place], minlength=3).double() / 2_000
         assert torch.allclose(found, filled_and_careless(model, place)[0], atol=0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("places", "particles"), [((3, 4, 5), 64), ((1, 3, 5), 16)])
+def test_the_vectors_of_a_chain_follow_their_law_given_the_tokens_that_are_known(places, particles):
+    """Six tokens, σ so small that each vector tells its token, so that the law is a sum over 3^6 texts."""
+    texts = torch.tensor(list(itertools.product(range(3), repeat=6)))
+    prior = chain_prior(3, 6)
+    p = law(prior(len(texts)))
+    log_p = p.given(p.of_tokens(texts).mean).log_weight_of(p.of_tokens(texts)).sum(1).double()
+    assert log_p.logsumexp(0).item() == pytest.approx(0, abs=1e-4)
+
+    given, places = texts[log_p.argmin()], list(places)  # the unlikeliest: careless z seldom lead there
+    fits = (texts[:, places] == given[places]).all(1)
+    expected = torch.softmax(log_p.where(fits, -torch.inf), 0)
+    assert (expected - torch.softmax(log_p - log_p.where(fits, 0), 0)).abs().sum() > 0.5  # it matters
+
+    rows, known = 1_000, torch.zeros(6, dtype=torch.bool).index_fill(0, torch.tensor(places), True)
+    streams = Streams.spawn(rows * particles, generator())
+    q = Continued(given.repeat(len(streams.seeds), 1), known.expand(len(streams.seeds), -1), particles, 1.0, streams)
+    z = q(prior(len(streams.seeds))).unflatten(0, (rows, particles))
+    z = z[torch.arange(rows), drawn(generator(1), q.log_ratio.view(rows, particles).softmax(1))]
+    found = torch.cdist(z, p.means.expand(rows, -1, -1)).argmin(-1)
+    assert (found[:, places] == given[places]).all()
+    number = (found * 3 ** torch.arange(5, -1, -1)).sum(1)
+    assert (torch.bincount(number, minlength=len(texts)) / rows - expected).abs().sum() / 2 < 0.12
+
+
+@torch.no_grad()
+def test_a_chain_of_one_token_has_a_bound():
+    model = small_model((1,), 4, 2, network={"prior": "chain", "slots": 1})
+    x = everything(model)
+    bound = nelbo(model, x, 1, particles=200, latents="fixed", generator=generator())
+    found = torch.bincount(sample(model, 20_000, 1, latents="fixed", generator=generator()).flatten(), minlength=4)
+    assert torch.exp(-bound).sum() <= 1.02
+    assert (torch.exp(-bound) <= found / 20_000 + 0.03).all()
+
+
+def test_a_position_is_not_given_a_token_that_it_does_not_have():
+    model = small_model((2,), 5, sizes=(2, 5))
+    with pytest.raises(InputError, match=r"got 4 at \(0,\), which has 0\.\.1"):
+        sample(model, 2, 1, given=torch.tensor([[1, 4], [4, -1]]))
+
+
+@torch.no_grad()
+def test_the_temperature_of_a_chain_is_that_of_its_weights():
+    prior = chain_prior(5, 1)
+    p = law(prior(20_000))
+    weights = prior.log_weights(p.start[:1]).double()
+    for temperature, expected in ((0, weights == weights.max()), (0.5, (2 * weights).softmax(-1)), (1, weights.exp())):
+        z = p.sample(generator(), temperature)[:, 0]
+        found = torch.bincount(torch.cdist(z, p.means).argmin(-1), minlength=5) / len(z)
+        assert torch.allclose(found.double(), expected.double().squeeze(0), atol=0.015)
+
+
+def chain_prior(vocab_size: int, num: int) -> ChainPrior:
+    """With random weights, and components far apart."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        prior = ChainPrior(vocab_size, num, 6, 16)
+        for p in (prior.start, prior.weight, prior.bias, prior.group.weight):
+            torch.nn.init.normal_(p)
+        prior.log_stds.data.fill_(-6.0)
+    return prior
 
 
 @torch.no_grad()

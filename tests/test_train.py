@@ -47,7 +47,8 @@ def prose(tmp_path) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("method", "of"), [("vadd", "coins"), ("persistent", "coins"), ("vadd", "text"), ("ar", "text")]
+    ("method", "of"),
+    [("vadd", "coins"), ("persistent", "coins"), ("vadd", "text"), ("vadd-chain", "text"), ("ar", "text")],
 )
 def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_path, monkeypatch, method, of):
     monkeypatch.setenv("VADD_CACHE", str(tmp_path / "cache"))
@@ -134,14 +135,15 @@ def test_the_seed_decides_the_weights(tmp_path):
     assert not same(one, other)
 
 
-@pytest.mark.parametrize("method", ["vadd", "mdm", "persistent", "reweighted", "step-aware"])
+@pytest.mark.parametrize("method", ["vadd", "mdm", "persistent", "reweighted", "step-aware", "vadd-plus", "vadd-chain"])
 def test_every_parameter_is_trained(tmp_path, method):
     experiment = small(method, steps=20)
     before = build.model(experiment, (2,), 2).state_dict()
     after = trained(tmp_path / "run", experiment)
     assert after.keys() == before.keys()
     for name in before:
-        assert not torch.equal(before[name], after[name]), f"{name} never moved"
+        alone = ".group." in name and len(before[name]) == 1  # two tokens of a chain are one group: nothing to choose
+        assert alone or not torch.equal(before[name], after[name]), f"{name} never moved"
 
 
 def test_the_persistent_objective_is_trained_at_the_numbers_of_steps_that_its_setting_names(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ It has no steps and no latents. So that it can be measured like all others, `sam
 can be told, that which concerns steps and latents changes nothing, and the bound is the likelihood itself.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from vadd.errors import InputError
 from vadd.likelihood import Bound, bound
-from vadd.model import impossible
+from vadd.model import impossible, possible
 from vadd.noise import Streams
 from vadd.sample import TokenLaw, categorical, require_given, sample
 
@@ -46,7 +47,7 @@ class Autoregressive(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], vocab_size: int, network: nn.Module, sizes: Sequence[int] | None = None):
         super().__init__()
-        self.register_buffer("impossible", impossible(shape, vocab_size, sizes), persistent=False)
+        self.register_buffer("impossible", impossible((math.prod(shape),), vocab_size, sizes), persistent=False)
         self.shape, self.vocab_size, self.network = tuple(shape), vocab_size, network
 
     @property
@@ -66,8 +67,7 @@ class Autoregressive(nn.Module):
         tokens = x.flatten(1)
         before = torch.cat([self.begin(len(x)), tokens[:, :-1]], dim=1)
         logits = self.network(before, torch.ones(len(x), device=x.device)).float()
-        if self.impossible is not None:
-            logits = logits.masked_fill(self.impossible.flatten(0, -2), -torch.inf)
+        logits = possible(logits, self.impossible)
         return -F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(x.shape)
 
     @torch.no_grad()
@@ -112,9 +112,7 @@ class Autoregressive(nn.Module):
             u, t = streams[rows].uniform(tuple(kept.shape)), torch.ones(len(kept), device=self.device)
             x, token, cache = torch.full_like(kept, self.vocab_size), self.begin(len(kept)), self.network.cache()
             for i in range(length):
-                logits = self.network(token, t, cache=cache)[:, 0]
-                if self.impossible is not None:
-                    logits = logits.masked_fill(self.impossible.flatten(0, -2)[i], -torch.inf)
+                logits = possible(self.network(token, t, cache=cache)[:, 0], self.impossible, i)
                 drawn = categorical(law(logits), u[:, i])
                 x[:, i] = torch.where(kept[:, i] < 0, drawn, kept[:, i])
                 token = x[:, i : i + 1]

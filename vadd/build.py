@@ -215,6 +215,10 @@ def require_chain(of: config.Experiment) -> None:
         raise InputError(
             f"latent.prior chain needs a network of kind dit or mlp, and {of.recipe} has unet; take --latent.prior mixture"
         )
+    if classes := getattr(of.network, "classes", 0):
+        raise InputError(
+            f"latent.prior chain does not read classes, got network.classes {classes}; take --method vadd-plus"
+        )
     for name in ("slots", "window"):
         if several := getattr(of.latent, name):
             raise InputError(

@@ -54,7 +54,9 @@ SamplerGiven = Annotated[
 ]
 Temperature = Annotated[float | None, Field(ge=0, description="of tokens; 0: the most likely")]
 TopP = Annotated[float | None, Field(gt=0, le=1, description="mass of the most likely tokens that are drawn from")]
-LatentTemperature = Annotated[float | None, Field(ge=0, description="standard deviations of z times this")]
+LatentTemperature = Annotated[
+    float | None, Field(ge=0, description="standard deviations of z times this; of a chain also its weights")
+]
 Label = Annotated[int | None, Field(ge=-1, description="class to draw, where the network reads classes; -1: any")]
 Guidance = Annotated[float | None, Field(ge=0, description="with a label: how far beyond what the model says of it")]
 Watched = Annotated[bool, Field(description="show how the masks are filled, step by step")]
@@ -330,7 +332,7 @@ def encode(
     if figures is not None:
         from vadd.latent_figures import draw_latents, require_drawable
 
-        require_drawable(figures, len(arrays["x"]))
+        require_drawable(figures, len(arrays["x"]), of.experiment.latent.prior == "chain")
     with atomic(out) as path:
         np.savez(path, **arrays)
     print(f"wrote {out}: {', '.join(arrays)}")

@@ -298,7 +298,11 @@ class Sampling(Frozen):
     sampler: Sampler = Field("ancestral", description="which tokens a step reveals (vadd.samplers)")
     temperature: float = Field(1.0, ge=0, description="of tokens; 0: the most likely one")
     top_p: float = Field(1.0, gt=0, le=1, description="mass of the most likely tokens that are drawn from")
-    latent_temperature: float = Field(1.0, ge=0, description="the prior's standard deviations times this")
+    latent_temperature: float = Field(
+        1.0,
+        ge=0,
+        description="the prior's standard deviations times this; of a chain also its weights to the power of 1/this",
+    )
     label: int = Field(-1, ge=-1, description="where the network reads classes: the one to draw; -1: any")
     guidance: float = Field(0.0, ge=0, description="with a label: w, of (1 + w) log μ(x | label) - w log μ(x)")
     entropy_bound: float = Field(0.1, ge=0, description="entropy-bounded only: nats")

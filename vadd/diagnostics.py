@@ -12,6 +12,7 @@ The mutual information is estimated with N - 1 completions x'_j of x_t by the mo
     I(x; z | x_t) ≈ E log r(z | x, M) - log 1/N [r(z | x, M) + Σ_j r(z | x'_j, M)],    z ~ r(z | x, M).
 
 For a persistent z (one for all steps) r sees everything as masked whatever x_t is, and completions keep their z: `whole`.
+Then it is told at t = 1 alone, since completions of what is partly visible would have to draw z from p(z | x_t).
 
 Bias: never above log N, and below the true value in expectation if the completions have the law of the data (as in
 van den Oord et al. 2018, arXiv 1807.03748); a model that completes badly shifts it either way.
@@ -23,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vadd.latent import Gaussian, Posterior
+from vadd.latent import Components, Gaussian, Posterior
 from vadd.model import MaskedDiffusion
 from vadd.sample import sample
 
@@ -55,8 +56,12 @@ def joined(gaussians: list[Gaussian]) -> Gaussian:
 
 
 def active_units(posterior: Posterior) -> int:
+    """Of a chain its vectors, else dimensions."""
     means = joined(posterior.approximations).mean
-    return int((means.var(0, correction=min(1, len(means) - 1)) > 0.01).sum())  # of one example: none
+    moves = means.var(0, correction=min(1, len(means) - 1)) > 0.01  # of one example: none
+    if isinstance(r := posterior.approximations[0], Components):
+        moves = moves.view(r.shape[1:]).any(-1)
+    return int(moves.sum())
 
 
 @torch.no_grad()
@@ -100,8 +105,8 @@ def usage(
     whole: bool = False,
     generator: torch.Generator | None = None,
 ) -> dict[float, dict]:
-    """For each bucket of t (by its upper end): `kl`, `kl_each` by dimension, and `mutual_information`; nats an example.
-    Examples in which nothing is masked count zero."""
+    """For each bucket of t (by its upper end): `kl`, `kl_each` by dimension, and `mutual_information`, of a `whole` z with
+    everything masked and in the last bucket alone; nats an example. Examples in which nothing is masked count zero."""
     found = {}
     for bucket in BUCKETS:
         t = times_of_bucket(len(x), bucket, generator).to(x.device)
@@ -112,12 +117,13 @@ def usage(
         posterior = encoded(model, x, seen, at, generator)
         each = torch.cat([kl.flatten(1) for kl in posterior.kl_each], 1) * drawn[:, None]
         options = {"completions": completions, "whole": whole, "generator": generator}
+        found[bucket] = {"kl": each.sum(1).mean().item(), "kl_each": each.mean(0).tolist()}
+        if whole and bucket < 1:
+            continue
+        if whole:
+            x_t, t = torch.full_like(x, model.masking.mask), torch.ones_like(t)
         carried = mutual_information(model, x, x_t, t, **options) * drawn
-        found[bucket] = {
-            "kl": each.sum(1).mean().item(),
-            "kl_each": each.mean(0).tolist(),
-            "mutual_information": carried.mean().item(),
-        }
+        found[bucket]["mutual_information"] = carried.mean().item()
     return found
 
 

@@ -137,6 +137,7 @@ def evaluate(
         "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
+        | ({"proposal_used": "recognition"} if getattr(model, "chain", False) else {})
         | {"valid": of.evaluation.valid, "limit": limit}
         | sampling.model_dump(mode="json")
         | {"batch": of.evaluation.batch, "extractor": extractor, "scorer": scorer}
@@ -299,7 +300,11 @@ def collapse(model: MaskedDiffusion, x: torch.Tensor, whole: bool) -> dict:
         "active_units": active,
         "units": each.shape[1],
         "kl_by_t": {f"{bucket:g}": found["kl"] for bucket, found in by_t.items()},
-        "mutual_information": {f"{bucket:g}": found["mutual_information"] for bucket, found in by_t.items()},
+        "mutual_information": {
+            f"{bucket:g}": found["mutual_information"]
+            for bucket, found in by_t.items()
+            if "mutual_information" in found
+        },
         "mutual_information_note": "lower bound in expectation if completions follow the data; at most log 32 = 3.47 nats",
         "prior_gap": metrics.energy_test(z.cpu().numpy(), prior.cpu().numpy(), np.random.default_rng(0)),
         "warning": unused(active, kl),

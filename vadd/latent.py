@@ -164,8 +164,14 @@ class Link(NamedTuple):
         return self.log_weights.exp() @ self.means
 
     def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B d"]:
-        group = drawn(generator, self.reader.log_groups(self.h).exp())
-        v = group * self.reader.each + drawn(generator, self.reader.log_members(self.h, group).exp())
+        """From one of them, drawn by their weights^(1/τ), the largest at τ = 0, with τ σ for σ."""
+        if temperature == 1:
+            group = drawn(generator, self.reader.log_groups(self.h).exp())
+            v = group * self.reader.each + drawn(generator, self.reader.log_members(self.h, group).exp())
+        elif temperature == 0:
+            v = self.log_weights.argmax(-1)
+        else:
+            v = drawn(generator, torch.softmax(self.log_weights.double() / temperature, -1))
         return Gaussian(self.means[v], self.log_stds[v]).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, " B"]:
@@ -176,9 +182,9 @@ class Link(NamedTuple):
         """An upper bound on KL(r ‖ self): Σ -log π of those components, nats."""
         return -self.log_weight_of(r).sum(1)
 
-    def kl_each_of(self, r: Components) -> Float[Tensor, "B S d"]:
-        """That bound, of each vector laid evenly on its dimensions."""
-        return -self.log_weight_of(r)[..., None].expand(r.shape) / r.shape[-1]
+    def kl_each_of(self, r: Components) -> Float[Tensor, "B S 1"]:
+        """That bound, one number a vector."""
+        return -self.log_weight_of(r)[..., None]
 
     def log_weight_of(self, r: Components) -> Float[Tensor, "B S"]:
         return self.reader.log_weight(self.h.flatten(0, 1), r.which.flatten()).view(r.which.shape)
@@ -198,13 +204,15 @@ class Chain(NamedTuple):
         return torch.Size((len(self.start), self.reader.num, self.means.shape[-1]))
 
     def of_tokens(self, x: Int[Tensor, "B S"]) -> Components:
-        """The components of these tokens: the posterior. Where one is hidden N(0, I), which is none of them."""
-        padded = (F.pad(a, (0, 0, 0, 1)) for a in (self.means, self.log_stds))
-        return Components(*(a[x] for a in padded), x.clamp(max=len(self.means) - 1))
+        """The components of these tokens: the posterior. Of a hidden one, which has none, the last: it is not to be used."""
+        which = x.clamp(max=len(self.means) - 1)
+        return Components(F.embedding(which, self.means), F.embedding(which, self.log_stds), which)
 
     def given(self, z: Float[Tensor, "B S d"]) -> Link:
         """The mixtures that the vectors of z come from, given those before: all at once."""
-        h = torch.cat([self.start[:, None], self.reader.after(self.start, z[:, :-1])], 1)
+        h = self.start[:, None]
+        if z.shape[1] > 1:
+            h = torch.cat([h, self.reader.after(self.start, z[:, :-1])], 1)
         return Link(self.means, self.log_stds, h, self.reader)
 
     def one_by_one(self, answer: Callable[[Link], Tensor]) -> Float[Tensor, "B S d"]:

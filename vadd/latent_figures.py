@@ -130,14 +130,14 @@ def draw_latents(
     `found` is what `encode` gave for them, if it was asked already.
 
     Raises:
-        InputError: a model without latents, fewer than two data points or some with tokens missing, or a folder that
-            cannot be made or written to.
+        InputError: a model without latents or of a chain, fewer than two data points or some with tokens missing, or a
+            folder that cannot be made or written to.
     """
     directory = Path(directory)
     require_folder(directory)
     model, source = load(run)
     found = encode(run, input=input, split=split) if found is None else found
-    require_drawable(directory, len(found["x"]))
+    require_drawable(directory, len(found["x"]), model.chain)
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
@@ -169,9 +169,13 @@ def put(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def require_drawable(directory: Path, num: int) -> None:
-    """Raises InputError if there is no folder of figures of `num` examples to be: for a single one, a file of that name, or
-    nothing to make it in."""
+def require_drawable(directory: Path, num: int, chain: bool) -> None:
+    """Raises InputError if there is no folder of figures of `num` examples to be: for a single one, z of a chain, a file of
+    that name, or nothing to make it in."""
+    if chain:
+        raise InputError(
+            "figures are of one z, and a chain has one for each token, which it tells; leave out --figures"
+        )
     if num < 2:
         raise InputError(f"the latent is drawn from at least 2 data points, got {num}; give more")
     require_folder(directory)
@@ -263,7 +267,7 @@ def interpolations(of: Encoded, points: int, rng: np.random.Generator) -> list[L
 
 def walks(of: Encoded, points: int) -> list[Line]:
     s = np.linspace(-3, 3, points)[:, None]
-    return [Line(of.named(j), s * np.eye(len(of.kl))[j]) for j in by_kl(of)[:DIMENSIONS]]
+    return [Line(of.named(j), s * (np.arange(len(of.kl)) == j)) for j in by_kl(of)[:DIMENSIONS]]
 
 
 def by_kl(of: Encoded) -> np.ndarray:

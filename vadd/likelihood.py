@@ -39,11 +39,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Chain, Gaussian, Law, Mode, Posterior, Replay, Scaled, law
+from vadd.latent import Chain, Gaussian, Law, Link, Mode, Posterior, Replay, Scaled, law
 from vadd.masking import Masking
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, drawn, uniform
@@ -268,7 +268,7 @@ FIT = {"steps": 60, "particles": 4, "lr": 0.05, "log_std": -1.5}  # of a Gaussia
 
 @torch.no_grad()
 def latents_given(
-    model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams
+    model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams, temperature: float = 1.0
 ) -> list[Float[Tensor, "B *d"]]:
     """z ~ p(z | the visible tokens of x_t), one a row, as if these had been revealed by a first step:
 
@@ -276,8 +276,8 @@ def latents_given(
 
     by importance resampling from K = `particles` z, twice; exact as K → ∞. The first K are of a mixture of r_φ(z | visible
     tokens) and p(z); the second of p(z) and a Gaussian q a row that starts at the z chosen and is fitted to what is
-    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Of a chain once: where its token
-    is visible a vector comes from r, its component, else from p given those before.
+    visible, by ascent of E_q log f(z) - KL(q ‖ p): r_φ has never seen half of an example. Of a chain by `Continued`, exact
+    up to what other components could have drawn of the visible tokens; what is not visible at a `temperature`.
     """
     everything, one = torch.ones_like(x_t, dtype=torch.bool), x_t.new_ones(len(x_t), dtype=torch.float64)
     visible = ~model.masking.is_masked(x_t)
@@ -293,9 +293,8 @@ def latents_given(
         return [z.unflatten(0, (-1, particles))[row, best] for z in q.latents]
 
     if model.chain:
-        seen = model.posterior(model.masking.hide(x_t, ~visible), everything, one)
-        q = repeated(seen, particles, streams.fork(0).repeat(particles))
-        return chosen(Continued(q, visible.flatten(1).repeat_interleave(particles, 0)), streams.fork(1))
+        x, known = (a.flatten(1).repeat_interleave(particles, 0) for a in (x_t, visible))
+        return chosen(Continued(x, known, particles, temperature, streams.fork(0).repeat(particles)), streams.fork(1))
     first = chosen(step_mixture(model, x_t, everything, visible, one, particles, streams.fork(0)), streams.fork(1))
     means = [z.clone().requires_grad_() for z in first]
     log_stds = [torch.full_like(z, FIT["log_std"]).requires_grad_() for z in first]
@@ -314,24 +313,46 @@ def latents_given(
 
 
 class Continued:
-    """Answers, of a chain, with z_k ~ r where that is `known` (B, S), and elsewhere with z_k ~ p(z_k | z_1..z_{k-1})."""
+    """Answers, of a chain, with K z a row, those of one row side by side: z_k of its component where x^k is `known`, and
+    elsewhere z_k ~ p(z_k | z_1..z_{k-1}), at a `temperature`.
 
-    def __init__(self, r: Posterior, known: Tensor):
-        self.r, self.known, self.latents = r, known, []
+    Sequential Monte Carlo: a known token weighs a z by π_{x^k}(z_1..z_{k-1}), and where the effective sample size of a row
+    falls below K/2 its z are drawn anew by their weights (systematically), so that those go on which lead to what is known.
+    `log_ratio` (B K,) is the log of the weights since then."""
+
+    def __init__(
+        self, x: Int[Tensor, "BK S"], known: Bool[Tensor, "BK S"], particles: int, temperature: float, streams
+    ):
+        self.x, self.known, self.particles, self.temperature, self.streams = x, known, particles, temperature, streams
+        self.latents: list[Tensor] = []
 
     def __call__(self, prior, context=None) -> Tensor:
-        p = law(prior)
-        r = p.of_tokens(self.r.features)
-        of_r, places = r.sample(self.r.generator), iter(range(p.shape[1]))
-
-        def answer(of) -> Tensor:
-            k = next(places)
-            return torch.where(self.known[:, k, None], of_r[:, k], of.sample(self.r.generator))
-
-        z = p.one_by_one(answer)
-        self.log_ratio = p.given(z).log_weight_of(r).where(self.known, 0.0).sum(1)
+        p: Chain = law(prior)
+        r = p.of_tokens(self.x)
+        of_r, z, h = r.sample(self.streams), torch.empty_like(r.mean), p.start
+        self.log_ratio = torch.zeros(len(z), device=z.device)
+        for k in range(p.shape[1]):
+            h = p.reader.after(h, z[:, k - 1 : k])[:, 0] if k else h
+            known = self.known[:, k]
+            link = Link(p.means, p.log_stds, h, p.reader)
+            z[:, k] = torch.where(known[:, None], of_r[:, k], link.sample(self.streams, self.temperature))
+            if known.any():
+                self.log_ratio += p.reader.log_weight(h, r.which[:, k]).where(known, 0.0)
+                rows = self.drawn_anew()
+                h, z[:, : k + 1] = h[rows], z[rows, : k + 1]
         self.latents.append(z)
         return z
+
+    def drawn_anew(self) -> Int[Tensor, " BK"]:
+        """Which z go on: all, but in rows whose weights have become too uneven; there they are equal from now on."""
+        K, where = self.particles, self.log_ratio.device
+        w = torch.softmax(self.log_ratio.view(-1, K).double(), 1)
+        uneven = (w**2).sum(1, keepdim=True) > 2 / K
+        each = torch.arange(K, device=where).expand_as(w)
+        u = (uniform(self.streams, (len(self.log_ratio), 1), where)[::K] + each) / K
+        chosen = torch.searchsorted(w.cumsum(1), u).clamp(max=K - 1)
+        self.log_ratio = self.log_ratio.view(-1, K).masked_fill(uneven, 0.0).flatten()
+        return (chosen.where(uneven, each) + K * torch.arange(len(w), device=where)[:, None]).flatten()
 
 
 def _gaussian(means: list[Tensor], log_stds: list[Tensor]) -> Posterior:

@@ -22,7 +22,7 @@ from vadd.errors import InputError
 from vadd.latent import Chain, Components, Draw, Gaussian, Kept, Law, Mode, Posterior, Replay, Silenced, law
 from vadd.masking import Masking
 
-__all__ = ["Denoiser", "MaskedDiffusion", "Recognition", "impossible"]
+__all__ = ["Denoiser", "MaskedDiffusion", "Recognition", "impossible", "possible"]
 
 
 class Denoiser(Protocol):
@@ -82,6 +82,11 @@ def impossible(shape: Sequence[int], vocab_size: int, sizes: Sequence[int] | Non
     if sizes is None or min(sizes) == vocab_size:
         return None
     return (torch.arange(vocab_size) >= torch.tensor(sizes)[:, None]).view(*shape, vocab_size)
+
+
+def possible(logits: Float[Tensor, "... V"], impossible: Bool[Tensor, "*D V"] | None, at=()) -> Float[Tensor, "... V"]:
+    """Logits of the positions `at` (an index; all of them), with those of tokens that a position does not have at -∞."""
+    return logits if impossible is None else logits.masked_fill(impossible[at], -torch.inf)
 
 
 @final
@@ -215,19 +220,14 @@ class MaskedDiffusion(nn.Module):
         draw, silent = draw or Mode(), self._silent(len(x_t))
         if silent is not None:
             draw = Silenced(draw, silent)
+        where = () if at is None else at.nonzero(as_tuple=True)[1:]
         plain, labelled = (self._told(self.denoiser, len(x_t), labels) for labels in (None, self.labels))
         if not self.guidance:
-            return self._possible(self.denoiser(x_t, t.float(), draw, at, **labelled), at)
+            return possible(self.denoiser(x_t, t.float(), draw, at, **labelled), self.impossible, where)
         kept = Kept(draw)
         with_label = self.denoiser(x_t, t.float(), kept, at, **labelled)
         without = self.denoiser(x_t, t.float(), Replay(*kept.latents), at, **plain)
-        return self._possible(without + (1 + self.guidance) * (with_label - without), at)
-
-    def _possible(self, logits: Float[Tensor, "... V"], at: Bool[Tensor, "B *D"] | None) -> Float[Tensor, "... V"]:
-        if self.impossible is None:
-            return logits
-        here = self.impossible if at is None else self.impossible.expand(*at.shape, -1)[at]
-        return logits.masked_fill(here, -torch.inf)
+        return possible(without + (1 + self.guidance) * (with_label - without), self.impossible, where)
 
     def posterior(
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None

@@ -261,9 +261,10 @@ def sample(
         step: one step of the sampler, with the signature of `ancestral`; others are in `vadd.samplers`.
         grid: "uniform" or "cosine", the times themselves, or a function from T to them, see `time_grid`.
         latents: "fresh", "fixed", "shared", "mean" or "zero"; by default the model's own, `model.latents`.
-        temperature: of tokens; 0 takes the most likely one.
+        temperature: of tokens; 0 takes the most likely one. z of a chain has settled them: there take the next but one.
         top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
-        latent_temperature: the prior's σ times this: z ~ N(0, τ² I); other than 1, a fixed z does not look at `given`.
+        latent_temperature: the prior's σ times this: z ~ N(0, τ² I); other than 1, a fixed z does not look at `given`. Of a
+            chain also its weights to the power of 1/τ, at 0 the largest; and it looks.
         label: for a model that reads classes, the one to draw; -1 for any.
         guidance: with a label, w of `MaskedDiffusion.told`; it takes a second network call a step.
         given: (num, *D) tokens to keep, -1 where the model shall fill in; they come back unchanged.
@@ -300,10 +301,10 @@ def sample(
         times = hitting_times(model.masking, start, tokens)
     if law != PLAIN:
         step = functools.partial(step, law=law)
-    looks = latents == "fixed" and latent_temperature == 1 and resampled > 0 and model.has_latents_at(steps)
-    looks = looks and not model.prior_reads_state  # where fixed are the random numbers, not z
-    fits = looks and bool((start != model.masking.mask).any())
+    # Where a prior looks at x_t, fixed are the random numbers, not z.
     keeps = latents == "fixed" and model.has_latents_at(steps) and not model.prior_reads_state
+    fits = keeps and (latent_temperature == 1 or model.chain) and resampled > 0
+    fits = fits and bool((start != model.masking.mask).any())
     finished = []
     with model.told(steps, labels=None if label < 0 else label, guidance=guidance or None):
         for first in range(0, num, batch or num):
@@ -311,7 +312,7 @@ def sample(
             x, free = start[rows], model.masking.is_masked(start[rows])
             kept = []
             if fits:
-                kept = fitting_latents(model, x, resampled, states[rows])
+                kept = fitting_latents(model, x, resampled, states[rows], latent_temperature)
             elif keeps:
                 kept = [model.prior(len(x)).sample(states[rows].fork(0), latent_temperature)]
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
@@ -323,11 +324,14 @@ def sample(
     return torch.cat(finished)
 
 
-def fitting_latents(model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams) -> list[Tensor]:
+def fitting_latents(
+    model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams, temperature: float = 1.0
+) -> list[Tensor]:
     """`latents_given`, of so many rows at once that the network sees no larger batch than B."""
     rows = max(1, len(x_t) // particles)
     parts = [
-        latents_given(model, x_t[i : i + rows], particles, streams[i : i + rows]) for i in range(0, len(x_t), rows)
+        latents_given(model, x_t[i : i + rows], particles, streams[i : i + rows], temperature)
+        for i in range(0, len(x_t), rows)
     ]
     return [torch.cat(z) for z in zip(*parts, strict=True)]
 
@@ -339,7 +343,20 @@ def given_to_start(model: MaskedDiffusion, num: int, given: Tensor | None) -> In
         return torch.full((num, *model.shape), masking.mask, device=model.device)
     require_given(given, (num, *model.shape), masking.vocab_size)
     given = given.to(model.device).long()
+    if model.impossible is not None:
+        require_possible(given, model.impossible)
     return masking.hide(given, given == -1)
+
+
+def require_possible(given: Int[Tensor, "num *D"], impossible: Bool[Tensor, "*D V"]) -> None:
+    """Raises InputError where a position is given a token that it does not have."""
+    here = impossible.expand(*given.shape, -1).gather(-1, given.clamp(min=0)[..., None]).squeeze(-1) & (given >= 0)
+    if here.any():
+        at = here.nonzero()[0]
+        raise InputError(
+            f"given tokens must be of their position, got {int(given[tuple(at)])} at {tuple(at[1:].tolist())}, which has "
+            f"0..{int((~impossible[tuple(at[1:])]).sum()) - 1}"
+        )
 
 
 def require_given(given: Tensor, shape: tuple[int, ...], vocab_size: int) -> None:

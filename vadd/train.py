@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vadd import build
+from vadd.config import Experiment
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError, too_large
 from vadd.likelihood import nelbo
@@ -308,7 +309,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
         trainer = lightning.Trainer(
             accelerator=where,
             devices=of.devices,
-            strategy="ddp" if of.devices > 1 else "auto",
+            strategy=strategy(run.experiment),
             precision="bf16-mixed" if of.precision == "bf16" else "32-true",
             max_steps=of.steps,
             max_epochs=-1,
@@ -329,6 +330,14 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
         save_weights(run, model)
+
+
+def strategy(of: Experiment) -> str:
+    """How several processes train one model. With `latent.until` a process may have no example with a z, and so nothing that
+    the recognition network is trained by."""
+    if of.train.devices == 1:
+        return "auto"
+    return "ddp_find_unused_parameters_true" if of.latent.until else "ddp"
 
 
 def restored(checkpoint: Path, model: torch.nn.Module) -> dict:

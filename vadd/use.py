@@ -100,18 +100,21 @@ def fill(
 
 def changed(run: Run, changes: dict[str, object]) -> Sampling:
     """The run's sampling with changes, of which None is none. Raises InputError for one that is not allowed, or that is
-    asked of a model that has no use for it: an autoregressive one draws one token after another, masked diffusion no z."""
-    asked = {name: value for name, value in changes.items() if value is not None}
-    if run.experiment.objective.kind == "ar" and (useless := [name for name in STEPWISE if name in asked]):
-        name = useless[0]
-        raise InputError(
-            f"{run.path} is autoregressive and draws one token after another, got {name} {asked[name]}; leave it out"
-        )
-    if not run.experiment.latent.dim and (
-        useless := [name for name in ("latents", "latent_temperature") if name in asked]
+    asked of a model that has no use for it: an autoregressive one draws one token after another, masked diffusion no z,
+    and where z is a chain it has settled the tokens."""
+    asked, of = {name: value for name, value in changes.items() if value is not None}, run.experiment
+    for so, names, why, remedy in (
+        (of.objective.kind == "ar", STEPWISE, "is autoregressive and draws one token after another", "leave it out"),
+        (not of.latent.dim, ("latents", "latent_temperature"), "has latent.dim 0 and draws no z", "leave it out"),
+        (
+            of.latent.prior == "chain",
+            ("temperature", "top_p"),
+            "has a z that settles its tokens",
+            "take latent_temperature",
+        ),
     ):
-        name = useless[0]
-        raise InputError(f"{run.path} has latent.dim 0 and draws no z, got {name} {asked[name]}; leave it out")
+        if so and (useless := [name for name in names if name in asked]):
+            raise InputError(f"{run.path} {why}, got {useless[0]} {asked[useless[0]]}; {remedy}")
     return replaced(run.experiment.sampling, asked, "sampling.")
 
 
