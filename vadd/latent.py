@@ -44,10 +44,6 @@ class Gaussian(NamedTuple):
         scale = temperature * self.log_std.exp()
         return self.mean + scale * normal(generator, tuple(self.mean.shape), self.mean.device)
 
-    def given(self, z: Tensor) -> "Gaussian":
-        """Itself: see `Chain`."""
-        return self
-
     def log_prob_each(self, z: Float[Tensor, "B *d"]) -> Float[Tensor, "B *d"]:
         epsilon = (z - self.mean) * torch.exp(-self.log_std)
         return -0.5 * epsilon**2 - self.log_std - 0.5 * math.log(2 * math.pi)
@@ -87,10 +83,6 @@ class Mixture(NamedTuple):
         """From one of them, drawn by their weights, with τ σ for σ."""
         c = drawn(generator, self.log_weights.exp())
         return Gaussian(self.means[c], self.log_stds[c]).sample(generator, temperature)
-
-    def given(self, z: Tensor) -> "Mixture":
-        """Itself: see `Chain`."""
-        return self
 
     def log_prob(self, z: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
         return torch.logsumexp(self.log_weights + self.expected(z), -1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
@@ -363,7 +355,7 @@ class Posterior:
         z = r.sample(self.generator)
         if self.explore is not None:
             z = torch.where(self.explore.view(-1, *[1] * (z.dim() - 1)), p.sample(self.generator), z)
-        p = p.given(z)
+        p = p.given(z) if isinstance(p, Chain) else p
         kl = p.kl_of(r)
         self.kl = self.kl + (kl if self.silent is None else kl.masked_fill(self.silent, 0.0))
         self.priors.append(p)

@@ -90,7 +90,9 @@ def nelbo(
         particles: K; 1 is the ELBO, and the bound tightens as K grows.
         latents: "fresh" (drawn in every step), "fixed" (drawn once), "mean" (averaged away) or "zero": the sampler whose
             likelihood is bounded; by default the model's own, `model.latents`.
-        proposal: one of PROPOSALS, or a function like them; any gives a bound. With one particle a mixture is all r.
+        proposal: one of PROPOSALS, or a function like them; any gives a bound. With one particle a mixture is all r. Of a
+            chain all names are "recognition": z of another component than that of its token adds next to nothing, and is
+            left out, so that more particles do not close the gap where a token could come of another's component.
 
     Raises:
         InputError: steps or particles below 1, other latents or proposals than these.
@@ -121,7 +123,7 @@ def bound(
     if isinstance(proposal, str):
         if proposal not in PROPOSALS:
             raise InputError(f"proposal must be one of {', '.join(PROPOSALS)}, got {proposal!r}")
-        proposal = PROPOSALS[proposal]
+        proposal = recognition if model.chain else PROPOSALS[proposal]
     times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
     if latents == "zero" or not model.has_latents_at(steps):
         particles = 1  # nothing to average over
@@ -140,9 +142,7 @@ def bound(
 
 Proposal = Callable[..., Posterior]
 """(model, x, masked, revealed, t, particles, streams) -> who answers with K = `particles` z a row, those of one row side
-by side, and then knows their `log_ratio` = log p(z) - log q(z), and `kl` where q is Gaussian and K = 1. Of a chain all are
-`recognition`: z of another component than that of its token adds next to nothing, and is left out. So the gap to the exact
-value is not closed by more particles where a token could come of another's component."""
+by side, and then knows their `log_ratio` = log p(z) - log q(z), and `kl` where q is Gaussian and K = 1."""
 
 
 def recognition(model, x, masked, revealed, t, particles, streams) -> Posterior:
@@ -150,20 +150,16 @@ def recognition(model, x, masked, revealed, t, particles, streams) -> Posterior:
 
 
 def step(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    if model.chain:
-        return recognition(model, x, masked, revealed, t, particles, streams)
     hidden = model.masking.hide(x, masked & ~revealed)
     return repeated(model.posterior(hidden, masked, t), particles, streams.repeat(particles))
 
 
 def mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    r = recognition(model, x, masked, revealed, t, particles, streams)
-    return r if model.chain else _mixed(r, particles)
+    return _mixed(recognition(model, x, masked, revealed, t, particles, streams), particles)
 
 
 def step_mixture(model, x, masked, revealed, t, particles, streams) -> Posterior:
-    r = step(model, x, masked, revealed, t, particles, streams)
-    return r if model.chain else _mixed(r, particles)
+    return _mixed(step(model, x, masked, revealed, t, particles, streams), particles)
 
 
 PROPOSALS: dict[str, Proposal] = {

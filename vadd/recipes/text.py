@@ -28,12 +28,18 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
 
 
 def small() -> Experiment:
-    about = "Python's documentation, 64 characters; 3000 steps of 32, 5 to 11 minutes on one core"
+    about = (
+        "Python's documentation, 64 characters; 3000 steps of 32, 5 to 15 minutes on one core; nelbo in 1 step vadd-chain 97, "
+        "masked diffusion 210, in 64 132"
+    )
     return few("small", about, CorpusSource(name="pydoc", tokenizer="characters", length=64))
 
 
 def ptb() -> Experiment:
-    about = "Penn Treebank, 64 tokens of a BPE of 4096; 3000 steps of 32, minutes on one core"
+    about = (
+        "Penn Treebank, 64 tokens of a BPE of 4096; 3000 steps of 32, 8 to 15 minutes on one core; perplexity bound in 1 "
+        "step vadd-chain 68, masked diffusion 591, in 64 131"
+    )
     return few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64), valid=True)
 
 
