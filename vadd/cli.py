@@ -533,7 +533,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         said = (str(error).splitlines() or ["nothing is left"])[0]
         code, sentence = 2, f"this does not fit into memory ({said.strip().rstrip('.')}); {SMALLER}"
-    print(f"vadd: {sentence}", file=sys.stderr)
+    before = (
+        signal.signal(signal.SIGINT, signal.SIG_IGN) if code == 130 else None
+    )  # a second one would cut the sentence
+    print(f"vadd: {sentence}", file=sys.stderr, flush=True)
+    if before is not None:
+        signal.signal(signal.SIGINT, before)
     return code
 
 

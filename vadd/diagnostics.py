@@ -132,6 +132,6 @@ def unused(active: int, kl: float) -> str | None:
     if active:
         return None
     return (
-        f"the latent is unused: no unit is active and its KL is {kl:.2g} nats, so this model is masked diffusion; "
-        "try a longer objective.kl_warmup, more train.steps, or objective.free_bits"
+        f"the latent is unused: no unit's posterior mean moves with x (KL {kl:.2g} nats), so this model is little more than "
+        "masked diffusion; try a longer --objective.kl-warmup, more --train.steps, or --objective.free-bits"
     )

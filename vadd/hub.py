@@ -35,14 +35,17 @@ def export(run: Run, directory: Path | str) -> Path:
     Of paths on this machine the names of files are kept.
 
     Raises:
-        InputError: a run that is not finished, or a folder that is there already or cannot be written.
+        InputError: a run that is not finished or is damaged, or a folder that is there already or cannot be written.
     """
+    from vadd.use import load
+
     run.require_finished()
     directory = Path(directory)
     if directory.exists():
         raise InputError(f"{directory} exists already; give another folder, or remove it")
     require_folder(directory)
-    source, found, aside = run.source(), measured(run), None
+    _, source = load(run)  # what cannot be loaded is not given to others
+    found, aside = measured(run), None
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
         for path in (run.environment, run.weights, run.grids):

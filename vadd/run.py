@@ -68,6 +68,9 @@ def atomic(path: Path) -> Iterator[Path]:
         yield aside
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
+        mask = os.umask(0)  # safetensors makes files that only their owner can read
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)
         os.replace(aside, path)
     except Exception as error:
         # safetensors has an exception of its own for a full disk
