@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from json import dumps
 from operator import attrgetter
 from pathlib import Path
@@ -533,13 +533,18 @@ def main(argv: list[str] | None = None) -> int:
             raise
         said = (str(error).splitlines() or ["nothing is left"])[0]
         code, sentence = 2, f"this does not fit into memory ({said.strip().rstrip('.')}); {SMALLER}"
-    before = (
-        signal.signal(signal.SIGINT, signal.SIG_IGN) if code == 130 else None
-    )  # a second one would cut the sentence
-    print(f"vadd: {sentence}", file=sys.stderr, flush=True)
-    if before is not None:
-        signal.signal(signal.SIGINT, before)
+    with ignored(signal.SIGINT) if code == 130 else nullcontext():  # a second one would cut the sentence
+        print(f"vadd: {sentence}", file=sys.stderr, flush=True)
     return code
+
+
+@contextmanager
+def ignored(number: int) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 SMALLER = (
