@@ -8,11 +8,24 @@ force: a token is revealed in step k with probability α_{t_{k-1}} - α_{t_k}.
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import everything, generator, small_model
 
-from vadd import Cosine, InputError, Linear, MaskedDiffusion, Masking, Replay, exact_nll, nelbo, stratified_times
+from vadd import (
+    Cosine,
+    InputError,
+    Linear,
+    MaskedDiffusion,
+    Masking,
+    Replay,
+    exact_nll,
+    nelbo,
+    objective,
+    sample,
+    stratified_times,
+)
 from vadd.latent import law
 from vadd.likelihood import PROPOSALS, bound, quadrature
 from vadd.nn.layers import MixturePrior
@@ -281,3 +294,25 @@ def test_what_is_asked_of_a_bound_is_checked():
         nelbo(model, x, 1, proposal="best")
     with pytest.raises(InputError, match="a likelihood is defined for fresh, fixed, mean, zero latents, got 'shared'"):
         nelbo(model, x, 1, latents="shared")
+
+
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        (torch.rand(4, 2), r"x must hold integers, of shape \(N, 2\), got torch.float32 of shape \(4, 2\)"),
+        (torch.zeros(4, 3, dtype=torch.int64), r"got torch.int64 of shape \(4, 3\)"),
+        (torch.tensor(1), r"got torch.int64 of shape \(\)"),
+        (torch.full((4, 2), 6), "the tokens of x must be 0..5, got 6"),
+    ],
+)
+def test_what_are_no_examples_is_told_and_numpy_is_welcome(x, sentence):
+    model = small_model((2,), 6, 1)
+    for measured in (lambda x: nelbo(model, x, 2), lambda x: objective(model, x, stratified_times(4))):
+        with pytest.raises(InputError, match=sentence):
+            measured(x)
+    known = np.array([[0, 5], [1, 2]], dtype=np.uint16)
+    same = [nelbo(model, data, 2, generator=generator()) for data in (known, torch.from_numpy(known.astype(np.int64)))]
+    assert torch.equal(*same)
+    assert sample(model, 2, 1, given=known).tolist() == known.tolist()
+    with pytest.raises(InputError, match=r"given must hold integers, of shape \(2, 2\), got torch.float32"):
+        sample(model, 2, 1, given=torch.zeros(2, 2))

@@ -105,7 +105,7 @@ def told(capsys, line: str) -> str:
         ("train text.small --evaluation.scorer nobody", "there is no scorer 'nobody'"),
         ("train custom.csv", "a custom.csv source needs a file, give it with --source.path FILE"),
         ("train custom.csv --source.path nowhere.csv", "there is no file nowhere.csv"),
-        ("train custom.array --source.path folder.npy", "could not read"),
+        ("train custom.array --source.path folder.npy", "data folder.npy is a folder; give one file"),
         (
             "train toy.coins --sampling.grid learned --sampling.latents shared",
             "sampling.grid learned is by likelihood, and sampling.latents shared has none",
@@ -229,8 +229,15 @@ def test_a_changed_configuration_is_one_sentence(capsys, finished):
 def test_weights_that_do_not_fit_are_one_sentence(capsys, finished):
     finished.weights.write_bytes(b"garbage")
     said = told(capsys, "sample run --num 1 --steps 1")
-    assert "model.safetensors is damaged, or does not fit" in said
-    assert said.endswith("or remove it and give: vadd train --resume --run run")
+    assert "model.safetensors is damaged (" in said
+    assert said.endswith("or remove it and train again, from step 0, with: vadd train --resume --run run")
+
+
+def test_weights_of_another_configuration_or_vocabulary_are_told_so(capsys, finished):
+    changed = override(finished.experiment, {"network.width": 24})
+    finished.write_json(finished.config, changed.model_dump(mode="json"))
+    said = told(capsys, "sample run --num 1 --steps 1")
+    assert "model.safetensors does not fit config.json; put back what was there" in said
 
 
 # ----------------------------------------------------------------------------------------------------- train

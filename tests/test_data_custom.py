@@ -68,6 +68,26 @@ def test_an_array_is_shown_as_rows_and_read_from_npy(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("shape", "is_image"),
+    [(shape, True) for shape in ((4, 6), (4, 4), (3, 4, 6), (4, 6, 3), (1, 4, 6), (4, 6, 1))]
+    + [(shape, False) for shape in ((3, 8), (8,), (2, 8, 8), (3, 3, 3), (1, 3, 8, 8))],
+)
+def test_arrays_of_images_are_shown_as_images(tmp_path, shape, is_image):
+    x = np.zeros((10, *shape), int)
+    x[1] = 4
+    source = Array(save(tmp_path / "x.npy", x))
+    shown = source.show(x[:2])
+    if not is_image:
+        assert len(shown.rows) == 2
+        return
+    height, width = shape[:2] if shape[-1] in (1, 3) else shape[-2:]
+    zoom = 96 // max(height, width)
+    assert shown.pixels.shape == (height * zoom + 2, 2 * width * zoom + 3, *((3,) if 3 in shape else ()))
+    black, white = shown.pixels[1:-1, 1 : 1 + width * zoom], shown.pixels[1:-1, 2 + width * zoom : -1]
+    assert (black.min(), black.max(), white.min(), white.max()) == (0, 0, 255, 255)
+
+
+@pytest.mark.parametrize(
     ("x", "sentence"),
     [
         (np.ones((20, 2)), r"must hold integers, got float64; .*save x\.astype"),
@@ -94,8 +114,12 @@ def test_an_unreadable_array_is_told_and_nothing_is_unpickled(tmp_path):
             integers(str(path), "data")
     with pytest.raises(InputError, match=r"there is no file .*none\.npy \(data\); check the path"):
         Array(str(tmp_path / "none.npy"))
-    with pytest.raises(InputError, match=r"could not read data .*: Is a directory"):
+    with pytest.raises(InputError, match=r"data .* is a folder; give one file"):
         Array(str(tmp_path))
+    with pytest.raises(InputError, match=r"or take the recipe custom\.csv"):
+        Array(str(write(tmp_path / "x.csv", "a,b\n1,2\n")))
+    with pytest.raises(InputError, match=r"an array of integers is for the recipe custom\.array"):
+        Csv(str(tmp_path / "whole.npy"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- csv

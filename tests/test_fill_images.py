@@ -58,6 +58,15 @@ def test_halves_are_halves_and_every_pixel_is_given_in_one_of_two(shape):
     assert masks["left"][..., :, 0].all()
 
 
+@pytest.mark.parametrize("name", REGIONS)
+def test_colours_may_come_last(here, name):
+    first = region(name, (3, 6, 8))
+    assert np.array_equal(region(name, (6, 8, 3)), first.transpose(1, 2, 0))
+    for mask in (first[0], first.transpose(1, 2, 0)):
+        np.save("mask.npy", mask.astype(np.uint8))
+        assert np.array_equal(region("mask.npy", (6, 8, 3)), first.transpose(1, 2, 0))
+
+
 def test_the_center_is_symmetric_and_every_second_pixel_is_half_the_resolution():
     center = region("center", (8, 12))
     assert np.array_equal(center, center[::-1, ::-1])

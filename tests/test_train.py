@@ -75,6 +75,35 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_pat
         ]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_keeps_the_step_it_is_in_and_says_so(tmp_path, number):
+    experiment = small("persistent", steps=400, checkpoint_every=1000, log_every=10)
+    left_alone = trained(tmp_path / "alone", experiment)
+
+    run = Run.create(tmp_path / "stopped", experiment)
+    command = [sys.executable, "-m", "vadd", "train", "--resume", "--run", str(run.path)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **quiet, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not run.metrics():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == 130, "it was over before it could be stopped"
+    step = run.kept_step
+    assert 10 <= step < 400
+    asked, stopped = said.strip().splitlines()
+    assert asked == "vadd: stopping after this step, which is kept; Ctrl-C again stops at once"
+    assert stopped == f"vadd: stopped; continue from step {step} with: vadd train --resume --run {run.path}"
+
+    fit(run, resume=True, quiet=True)
+    assert same(load_file(run.weights), left_alone)
+
+
+def test_one_checkpoint_is_kept(tmp_path):
+    trained(tmp_path / "run", small(steps=25, checkpoint_every=10))
+    assert [path.name for path in Run.open(tmp_path / "run").checkpoints.iterdir()] == ["step=20.ckpt"]
+
+
 def test_a_run_stopped_after_its_last_checkpoint_still_ends_with_the_averaged_weights(tmp_path):
     weights = trained(tmp_path / "run", small(steps=20, checkpoint_every=10))
     run = Run.open(tmp_path / "run")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vadd.errors import InputError
 from vadd.likelihood import Bound, bound
+from vadd.masking import require_tokens
 from vadd.model import impossible, possible
 from vadd.noise import Streams
 from vadd.sample import TokenLaw, categorical, require_given, sample
@@ -101,8 +102,7 @@ class Autoregressive(nn.Module):
         length = torch.Size(self.shape).numel()
         known = torch.full((num, length), -1, device=self.device)
         if given is not None:
-            require_given(given, (num, *self.shape), self.vocab_size)
-            known = given.to(self.device).long().flatten(1)
+            known = require_given(given, (num, *self.shape), self.vocab_size).to(self.device).flatten(1)
             require_beginnings(known)
         streams = Streams.spawn(num, generator, self.device)
         finished = []
@@ -142,7 +142,6 @@ def _(model, num, steps=1, *, step=None, grid=None, latents=None, latent_tempera
 @bound.register(Autoregressive)
 @torch.no_grad()
 def _(model, x, steps=1, *, batch=10_000, **of_steps_and_latents) -> Bound:
-    nats = torch.cat(
-        [-model.log_prob(part).double().flatten(1).sum(1) for part in x.to(model.device).long().split(batch)]
-    )
+    x = require_tokens(x, model.shape, model.vocab_size).to(model.device)
+    nats = torch.cat([-model.log_prob(part).double().flatten(1).sum(1) for part in x.split(batch)])
     return Bound(nats, nats, torch.ones_like(nats))

@@ -106,7 +106,11 @@ def train(
             require_scorer(scorer)
         launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by the first process, which has made the directory
         at = Run.open(run) if launched else Run.create(run, located(experiment))
-    with remedy(f"continue with: vadd train --resume --run {run}"):
+
+    def how() -> str:
+        return f"continue {f'from step {at.kept_step} ' if at.kept_step else ''}with: vadd train --resume --run {run}"
+
+    with remedy(how):
         from vadd.train import fit
 
         try:
@@ -290,7 +294,7 @@ def compare(
     for method in methods:
         with_method(experiment, method)
     build.source(experiment.source)
-    with remedy("the same command goes on where this one stopped"):
+    with remedy(lambda: "the same command goes on where this one stopped"):
         from vadd.compare import compare as compared
 
         out = out or Path("comparisons") / recipe
@@ -434,7 +438,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def remedy(how: str) -> Iterator[None]:
+def remedy(how: Callable[[], str]) -> Iterator[None]:
     """Long work that is stopped, by a signal or by the disk, ends in a line that says how to go on."""
     try:
         with terminated_as_interrupted():
@@ -442,12 +446,12 @@ def remedy(how: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
         # and SIGTERM into an exit without a code, which would be success
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt) or stop.code is None:
-            raise KeyboardInterrupt(f"stopped; {how}") from None
+            raise KeyboardInterrupt(f"stopped; {how()}") from None
         raise
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise InputError(f"{reason(error)}; when that is mended, {how}") from error
+        raise InputError(f"{reason(error)}; when that is mended, {how()}") from error
 
 
 def reason(error: OSError) -> str:

@@ -312,7 +312,9 @@ def train_all(work: list[Run], jobs: int | None, lock: IO) -> None:
                     progress.update(task, completed=sum(trained(run) for run in work))
         finally:
             for _, process in running.values():
-                process.terminate()
+                process.terminate()  # a training keeps the step that it is in
+            for _, process in running.values():
+                process.wait()
 
 
 def start(run: Run, environment: dict[str, str], lock: IO) -> subprocess.Popen:

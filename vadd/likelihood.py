@@ -44,7 +44,7 @@ from torch import Tensor
 
 from vadd.errors import InputError
 from vadd.latent import Chain, Gaussian, Law, Link, Mode, Posterior, Replay, Scaled, law
-from vadd.masking import Masking
+from vadd.masking import Masking, require_tokens
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, drawn, uniform
 from vadd.objective import log_mu, repeated, token_log_mu
@@ -95,7 +95,8 @@ def nelbo(
             left out, so that more particles do not close the gap where a token could come of another's component.
 
     Raises:
-        InputError: steps or particles below 1, other latents or proposals than these.
+        InputError: steps or particles below 1, other latents or proposals than these, x of another shape or with what is no
+            token.
     """
     options = {"latents": latents, "proposal": proposal, "grid": grid, "batch": batch, "generator": generator}
     return bound(model, x, steps, particles=particles, **options).nelbo
@@ -127,7 +128,7 @@ def bound(
     times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
     if latents == "zero" or not model.has_latents_at(steps):
         particles = 1  # nothing to average over
-    x = x.to(model.device).long()
+    x = require_tokens(x, model.shape, model.masking.vocab_size).to(model.device)
     streams = Streams.spawn(len(x), generator, model.device)
     rows = max(1, batch // particles)
     with model.told(steps):

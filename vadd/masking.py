@@ -93,3 +93,16 @@ def stratified_times(
 def per_row(value: Tensor, x: Tensor) -> Tensor:
     """(B,) values shaped to meet (B, *D)."""
     return value.view(-1, *[1] * (x.dim() - 1))
+
+
+def require_tokens(x: Tensor, shape: tuple[int, ...], vocab_size: int) -> Int[Tensor, "B *D"]:
+    """x, a tensor or a numpy array, as int64 (B, *D). Raises InputError unless it holds tokens 0..V-1 of that shape."""
+    x = torch.as_tensor(x)
+    if x.dtype.is_floating_point or x.dtype.is_complex or tuple(x.shape[1:]) != tuple(shape) or x.dim() == 0:
+        want = ", ".join(["N", *map(str, shape)])
+        raise InputError(f"x must hold integers, of shape ({want}), got {x.dtype} of shape {tuple(x.shape)}")
+    x = x.long()
+    outside = x[(x < 0) | (x >= vocab_size)]
+    if len(outside):
+        raise InputError(f"the tokens of x must be 0..{vocab_size - 1}, got {int(outside[0])}")
+    return x

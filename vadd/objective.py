@@ -42,7 +42,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.latent import Posterior, Replay
-from vadd.masking import per_row, stratified_times
+from vadd.masking import per_row, require_tokens, stratified_times
 from vadd.model import MaskedDiffusion
 from vadd.noise import uniform
 
@@ -192,8 +192,10 @@ def objective(
 ) -> Float[Tensor, " B"]:
     """The paper's objective at times t in (0, 1], nats an example: a training loss, not a likelihood.
 
-    Without latents its mean over t ~ U(0, 1] is the bound of masked diffusion on -log p(x).
+    Without latents its mean over t ~ U(0, 1] is the bound of masked diffusion on -log p(x). Raises InputError for x of
+    another shape, or with what is no token.
     """
+    x = require_tokens(x, model.shape, model.masking.vocab_size)
     return delbo(model, x, t, kl_weight=kl_weight, generator=generator)[0]
 
 

@@ -196,11 +196,17 @@ class Run:
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step={step}.ckpt"
+
+    @property
+    def kept_step(self) -> int:
+        """The highest step of which there is a checkpoint, or 0. (A name with a dot before it was cut short by a kill.)"""
+        found = [re.fullmatch(r"step=(\d+)\.ckpt", path.name) for path in self.checkpoints.glob("step=*.ckpt")]
+        return max((int(match[1]) for match in found if match), default=0)
+
     def last_checkpoint(self) -> Path | None:
-        """The whole checkpoint of the highest step, or None. (A name with a dot before it is one that a kill cut short.)"""
-        found = {path: re.search(r"step=(\d+)", path.name) for path in self.checkpoints.glob("step=*.ckpt")}
-        numbered = [(int(match[1]), path.stat().st_mtime_ns, path) for path, match in found.items() if match]
-        return max(numbered)[2] if numbered else None
+        return self.checkpoint(self.kept_step) if self.kept_step else None
 
     def log(self, values: dict) -> None:
         """Append one line to `metrics.jsonl`. Raises InputError for numbers that are not finite, or for want of space."""

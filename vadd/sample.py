@@ -341,8 +341,7 @@ def given_to_start(model: MaskedDiffusion, num: int, given: Tensor | None) -> In
     masking = model.masking
     if given is None:
         return torch.full((num, *model.shape), masking.mask, device=model.device)
-    require_given(given, (num, *model.shape), masking.vocab_size)
-    given = given.to(model.device).long()
+    given = require_given(given, (num, *model.shape), masking.vocab_size).to(model.device)
     if model.impossible is not None:
         require_possible(given, model.impossible)
     return masking.hide(given, given == -1)
@@ -359,10 +358,13 @@ def require_possible(given: Int[Tensor, "num *D"], impossible: Bool[Tensor, "*D 
         )
 
 
-def require_given(given: Tensor, shape: tuple[int, ...], vocab_size: int) -> None:
-    """Raises InputError unless `given` has the shape and holds tokens, or -1."""
-    if tuple(given.shape) != shape:
-        raise InputError(f"given must have shape {shape}, got {tuple(given.shape)}")
+def require_given(given: Tensor, shape: tuple[int, ...], vocab_size: int) -> Int[Tensor, "num *D"]:
+    """`given`, a tensor or a numpy array, as int64. Raises InputError unless it has the shape and holds tokens, or -1."""
+    given = torch.as_tensor(given)
+    if tuple(given.shape) != shape or given.dtype.is_floating_point:
+        raise InputError(f"given must hold integers, of shape {shape}, got {given.dtype} of shape {tuple(given.shape)}")
+    given = given.long()
     outside = given[(given < -1) | (given >= vocab_size)]
     if len(outside):
         raise InputError(f"given tokens must be -1 (fill in) or 0..{vocab_size - 1}, got {int(outside[0])}")
+    return given

@@ -8,16 +8,20 @@ import ctypes
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -224,6 +228,43 @@ class Record(Callback):
             training.window.clear()
 
 
+class Checkpoints(Callback):
+    """What `--resume` goes on from, one file: written every so many steps, and after the step in which a signal comes."""
+
+    def __init__(self, run: Run, every: int):
+        self.run, self.every, self.asked = run, every, False
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if self.asked or trainer.global_step % self.every == 0:
+            path = self.run.checkpoint(trainer.global_step)
+            trainer.save_checkpoint(path)
+            for older in set(self.run.checkpoints.glob("step=*.ckpt")) - {path} if trainer.is_global_zero else ():
+                older.unlink(missing_ok=True)
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def ask(self, number: int, frame) -> None:
+        """The handler of SIGINT and SIGTERM: the step comes to its end, unless it is Ctrl-C once more."""
+        if not self.asked:
+            self.asked = True
+            os.write(2, b"\nvadd: stopping after this step, which is kept; Ctrl-C again stops at once\n")
+        elif number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+
+    @contextmanager
+    def stopping_between_steps(self) -> Iterator[None]:
+        """Signals are heard between steps. Not of several devices, whose processes would stop at steps of their own."""
+        if threading.current_thread() is not threading.main_thread() or self.run.experiment.train.devices > 1:
+            yield
+            return
+        before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 class AtomicCheckpoints(TorchCheckpointIO):
     """A checkpoint is there whole or not at all, also when the disk is full or the process is killed."""
 
@@ -284,10 +325,11 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
         run.remember_data(source)
     labels = labels_of(source, getattr(model, "classes", 0))
     training = Training(run, model, source.split("train"), source.split("valid")[:500], labels)
+    checkpoints = Checkpoints(run, of.checkpoint_every)
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(of.ema)),
         Record(),
-        ModelCheckpoint(run.checkpoints, "{step}", every_n_train_steps=of.checkpoint_every, save_top_k=1, monitor=None),
+        checkpoints,
     ]
     terminal = sys.stderr.isatty() and not quiet
     if terminal:
@@ -325,7 +367,8 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             log_every_n_steps=of.log_every,
         )
         try:
-            trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+            with checkpoints.stopping_between_steps():
+                trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
         finally:
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:

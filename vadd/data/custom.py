@@ -22,14 +22,17 @@ import numpy as np
 from vadd.data.files import sha256
 from vadd.data.source import (
     Lines,
+    Picture,
     Rows,
     Split,
+    colour_axis,
     given_array,
     given_items,
     integers,
     partition,
     split_index,
     text_of,
+    tiled,
     token_dtype,
 )
 from vadd.errors import InputError
@@ -40,6 +43,8 @@ FEWEST_ROWS = 10  # one for each of valid and test
 MOST_TOKENS = 2**16
 MOST_CATEGORIES = 1000
 LONGEST_TEXT = 4096
+IMAGE = 4  # pixels at least, of either side of what is shown as an image
+PICTURE, GAP = 96, 1  # pixels of a picture's side that an image takes, and between images
 
 
 def enough(num: int, path: str, what: str) -> int:
@@ -87,6 +92,9 @@ class OwnFile:
 class Array(OwnFile):
     """Integers (N, *shape) from a .npy; V is the largest token plus one, at least 2.
 
+    Arrays of shape (H, W), (C, H, W) or (H, W, C), C 1 or 3 and both sides 4 or more, are shown as images, 0 black and
+    V-1 white; others as rows.
+
     Raises InputError if the file cannot be read, holds no integers, negative ones, tokens beyond 65,535, fewer than
     ten rows, or rows without a shape.
     """
@@ -109,10 +117,21 @@ class Array(OwnFile):
     def _know(self, shape: tuple[int, ...], vocab_size: int) -> None:
         self.shape, self.vocab_size = tuple(shape), vocab_size
 
-    def show(self, x: np.ndarray) -> Rows:
-        """One row an example, its tokens in C order under x0, x1, ... or x0_0, x0_1, ..."""
+    def show(self, x: np.ndarray) -> Picture | Rows:
+        """Images in a nearly square grid; else one row an example, its tokens in C order under x0, x1, ... or x0_0, ..."""
+        if (images := self.images(x)) is not None:
+            light = (np.int64(images) * 255 // (self.vocab_size - 1)).astype(np.uint8)
+            return tiled(light, max(1, PICTURE // max(images.shape[1:3])), GAP)
         columns = tuple("x" + "_".join(map(str, index)) for index in np.ndindex(*self.shape))
         return Rows(columns, [[str(token) for token in row] for row in np.reshape(x, (len(x), -1)).tolist()])
+
+    def images(self, x: np.ndarray) -> np.ndarray | None:
+        """x (N, *shape) as (N, H, W) or (N, H, W, 3), if its examples are images."""
+        colours = colour_axis(self.shape)
+        x = x if colours is None else np.moveaxis(x, 1 + colours, 3)
+        if x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)) or min(x.shape[1:3]) < IMAGE:
+            return None
+        return x[..., 0] if x.shape[3:] == (1,) else x
 
     def read(self, given: str) -> np.ndarray:
         """A .npy of integers (N, *shape), -1 where a token is unknown."""
@@ -137,6 +156,10 @@ class Csv(OwnFile):
     """
 
     def __init__(self, path: str, seed: int = 0):
+        if path.endswith((".npy", ".npz")):
+            raise InputError(
+                f"custom.csv reads a .csv, got {path!r}; an array of integers is for the recipe custom.array"
+            )
         columns, rows = cells(path, "data")
         self.fingerprint = sha256(json.dumps([columns, rows]).encode())
         if len(columns) < 2:

@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from vadd.data.files import picture
-from vadd.data.source import PAPER, Picture, Source, integers
+from vadd.data.source import PAPER, Picture, Source, colour_axis, integers
 from vadd.errors import InputError
 
 __all__ = ["REGIONS", "beside", "examples", "hidden", "region"]
@@ -44,25 +44,31 @@ def hidden(source: Source, x: np.ndarray, mask: str) -> np.ndarray:
 
 def region(mask: str, shape: tuple[int, ...]) -> np.ndarray:
     """Where examples of a shape are to be filled in, bool (*shape), by the name of a region or of a file: a .npy of 0 and
-    1, (H, W) or (*shape), or a .png of W x H pixels, light where to fill in.
+    1, (H, W) or (*shape), or a .png of W x H pixels, light where to fill in. Colours come first in a shape, or last.
 
     Raises InputError for another name, a named region of what is no image, or a file that cannot be read or does not fit.
     """
+    last = colour_axis(shape) == 2
+    sides = shape[:2] if last else shape[-2:]
+
+    def of_all_colours(plane: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(plane[..., None] if last else plane, shape)
+
     if mask.endswith(".npy"):
         x = np.asarray(integers(mask, "mask"))
-        if x.shape not in (shape, shape[-2:]):
+        if x.shape not in (shape, sides):
             raise InputError(f"mask {mask} must have shape {shape}, got {x.shape}")
         if x.min() < 0 or x.max() > 1:
             raise InputError(f"mask {mask} must be 0 and 1, got {x.min()} to {x.max()}")
-        return np.broadcast_to(x == 1, shape)
+        return x == 1 if x.shape == shape else of_all_colours(x == 1)
     if mask not in REGIONS and not mask.endswith(".png"):
         raise InputError(f"mask must be one of {', '.join(REGIONS)}, or a .npy or .png file, got {mask!r}")
     if len(shape) not in (2, 3):
         raise InputError(f"mask {mask} is for images; of examples of shape {shape} a mask is a .npy of 0 and 1")
-    high, wide = shape[-2:]
+    high, wide = sides
     if mask.endswith(".png"):
         grey, visible = picture(mask, high, wide, "LA", "mask")
-        return np.broadcast_to(visible & (grey >= 128), shape)
+        return of_all_colours(visible & (grey >= 128))
     row, column = np.ogrid[:high, :wide]
     found = {
         "lower": row >= (high + 1) // 2,
@@ -72,7 +78,7 @@ def region(mask: str, shape: tuple[int, ...]) -> np.ndarray:
         "center": (abs(2 * row + 1 - high) <= high // 2) & (abs(2 * column + 1 - wide) <= wide // 2),
         "every2": (row % 2 == 1) | (column % 2 == 1),
     }
-    return np.broadcast_to(found[mask], shape)
+    return of_all_colours(np.broadcast_to(found[mask], sides))
 
 
 def beside(source: Source, whole: np.ndarray, known: np.ndarray, filled: np.ndarray) -> Picture:

@@ -30,6 +30,7 @@ __all__ = [
     "Rows",
     "Source",
     "Split",
+    "colour_axis",
     "generator",
     "given_array",
     "given_items",
@@ -158,6 +159,13 @@ def token_dtype(vocab_size: int) -> np.dtype:
 # ------------------------------------------------------------------------------------------------------------- a look
 
 
+def colour_axis(shape: tuple[int, ...]) -> int | None:
+    """Which axis of an example (C, H, W) or (H, W, C), C 1 or 3, is that of its colours; None of other shapes."""
+    if len(shape) != 3:
+        return None
+    return 0 if shape[0] in (1, 3) else 2 if shape[2] in (1, 3) else None
+
+
 def tiled(images: np.ndarray, zoom: int, gap: int) -> Picture:
     """uint8 (N, H, W) or (N, H, W, 3) as a nearly square grid, row by row, `gap` pixels of light paper between images."""
     num, height, width, *colour = images.shape
@@ -185,7 +193,8 @@ def integers(path: str, what: str) -> np.ndarray:
     except OSError as error:
         raise unreadable(path, what, error) from None
     except (ValueError, EOFError):
-        raise InputError(f"{what} {path} is not a .npy array of numbers; write it with np.save") from None
+        table = ", or take the recipe custom.csv" if path.endswith(".csv") else ""
+        raise InputError(f"{what} {path} is not a .npy array of numbers; write it with np.save{table}") from None
     if not np.issubdtype(x.dtype, np.integer):
         raise InputError(
             f"{what} {path} must hold integers, got {x.dtype}; make tokens 0..V-1 of it (bin continuous values) "
@@ -212,6 +221,8 @@ def text_of(path: str, what: str) -> str:
 def unreadable(path: str, what: str, error: OSError) -> InputError:
     if isinstance(error, FileNotFoundError):
         return InputError(f"there is no file {path} ({what}); check the path")
+    if isinstance(error, IsADirectoryError):
+        return InputError(f"{what} {path} is a folder; give one file")
     return InputError(f"could not read {what} {path}: {error.strerror}")
 
 
