@@ -82,6 +82,7 @@ def train(
     **changes: object,
 ) -> None:
     """Train a recipe. Every field of its experiment is an option, e.g. --train.steps 100."""
+    from vadd.judge import require_extractor
     from vadd.run import Run
     from vadd.scorer import require_scorer
 
@@ -101,7 +102,8 @@ def train(
             print(f"{run} is finished")
             return
     else:
-        build.source(experiment.source)  # an unusable file is told as it was typed, before anything is made
+        source = build.source(experiment.source)  # what is unusable is told as it was typed, before anything is made
+        require_extractor(source, experiment.evaluation.extractor)
         if scorer := experiment.evaluation.scorer:
             require_scorer(scorer)
         launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by the first process, which has made the directory

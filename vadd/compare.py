@@ -35,7 +35,7 @@ from vadd import build, metrics
 from vadd.config import Experiment, Sampling
 from vadd.errors import InputError
 from vadd.evaluate import picture
-from vadd.judge import is_text
+from vadd.judge import is_text, require_extractor
 from vadd.measures import METRICS
 from vadd.recipes import parsed
 from vadd.report import print_comparison, report
@@ -95,6 +95,7 @@ def compare(
             update={"evaluation": experiment.evaluation.model_copy(update={"steps": tuple(sorted(set(steps)))})}
         )
     source = build.source(experiment.source)
+    require_extractor(source, experiment.evaluation.extractor)
     experiment = judged(experiment, methods, source, out)
     planned = plan(experiment, methods, seeds)
     if budget == "seconds":

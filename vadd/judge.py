@@ -22,7 +22,7 @@ from vadd.metrics.fid import Extractor, inception
 if TYPE_CHECKING:
     from vadd.scorer import Scorer
 
-__all__ = ["Columns", "Features", "Images", "Judge", "Law", "Texts", "is_text", "judges"]
+__all__ = ["Columns", "Features", "Images", "Judge", "Law", "Texts", "is_text", "judges", "require_extractor"]
 
 SMALL = 64  # positions of an image that a hidden layer over all of them can judge
 MOST_POSITIONS = 256  # up to which pairs of positions and distances of pixels are looked at
@@ -49,6 +49,18 @@ def is_text(source: Source) -> bool:
     return hasattr(source, "decode")
 
 
+def require_extractor(source: Source, extractor: str) -> None:
+    """Raises InputError for an extractor that cannot serve this source."""
+    if extractor in ("auto", "none"):
+        return
+    if is_text(source):
+        raise InputError(f"text is not judged in features, got --extractor {extractor}; leave that out")
+    if source.table() is None and extractor == "inception" and len(source.shape) not in (2, 3):
+        raise InputError(f"inception is of images, and an example here has the shape {source.shape}; use --extractor auto")
+    if source.table() is None and extractor == "classifier" and labelled(source) is None:
+        raise InputError("these data have no labels to train a classifier on; use --extractor none or inception")
+
+
 def judges(
     source: Source,
     num: int,
@@ -62,9 +74,8 @@ def judges(
     `auto` extracts features with a classifier wherever there are labels. Raises InputError for an extractor that cannot
     serve this source, and for a scorer of what is no text.
     """
+    require_extractor(source, extractor)
     if is_text(source):
-        if extractor in ("classifier", "inception"):
-            raise InputError(f"text is not judged in features, got --extractor {extractor}; leave that out")
         return [Texts(source, num, scorer)]
     if scorer is not None:
         raise InputError(f"a scorer judges text, and this data is none, got {scorer.name}; leave out the scorer")
@@ -82,8 +93,6 @@ def judges(
     elif (known := labelled(source)) is not None:
         splits = ((known.split(name), known.labels(name)) for name in ("train", "test"))
         return [Columns(source, num, near=False), Images(source, num, image_classifier(*splits, source.vocab_size))]
-    if extractor == "classifier":
-        raise InputError("these data have no labels to train a classifier on; use --extractor none or inception")
     return [Columns(source, num, lacking="a classifier needs labels, and there are none here" if large else None)]
 
 

@@ -64,7 +64,8 @@ def mnist_unet() -> Experiment:
 def mnist_paper() -> Experiment:
     return Experiment(
         recipe="image.mnist-paper",
-        about="binarised MNIST at 32 x 32, UNet of 72 channels, 200,000 steps of 64: for a GPU; not measured yet",
+        about="binarised MNIST at 32 x 32, UNet of 72 channels, 200,000 steps of 64: for a GPU; the paper's objective: .063 "
+        "bits a dimension, masked diffusion .075; here only run for 20 minutes of a core (docs/log.md)",
         source=MnistSource(size=32),
         latent=Latent(dim=64),
         network=UNet(channels=72),
@@ -107,7 +108,8 @@ def cifar10_paper() -> Experiment:
     return Experiment(
         recipe="image.cifar10-paper",
         about="CIFAR-10 pixels, UNet of 128 channels (28.4M), 2,000,000 steps of 256: for GPUs, of 24 GB with "
-        "--network.recompute true; not measured yet",
+        "--network.recompute true; the paper's FID in 10/20/50/100 steps: 170/109/65/51, masked diffusion 334/261/140/77; "
+        "not measured here",
         source=CifarSource(),
         latent=Latent(dim=128),
         network=UNet(),
