@@ -103,7 +103,10 @@ def told(capsys, line: str) -> str:
             "sampling.grid learned is made of single steps",
         ),
         ("train text.small --evaluation.scorer nobody", "there is no scorer 'nobody'"),
-        ("train text.small --evaluation.extractor inception", "text is not judged in features, got --extractor inception"),
+        (
+            "train text.small --evaluation.extractor inception",
+            "text is not judged in features, got --extractor inception",
+        ),
         ("train custom.csv", "a custom.csv source needs a file, give it with --source.path FILE"),
         ("train custom.csv --source.path nowhere.csv", "there is no file nowhere.csv"),
         ("train custom.array --source.path folder.npy", "data folder.npy is a folder; give one file"),

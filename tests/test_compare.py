@@ -59,6 +59,7 @@ def test_a_comparison_is_measured_reported_and_reused(tmp_path, capsys):
     assert page.read_text().count("vadd compare toy.coins") == 1
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert result["seeds"] == [0, 1]
+    assert result["about"] == "2 fair coins that always agree"  # the steps that the recipe speaks of are not these
     assert set(result["methods"]) == {"vadd", "mdm"}
     for method in result["methods"].values():
         for metric in ("nelbo", "js"):

@@ -244,7 +244,9 @@ def test_one_seed_and_nothing_else_is_enough(tmp_path):
     assert f"{of['methods']['vadd']['steps']['1']['js']['mean']:.4f}" in bare
 
 
-@pytest.mark.parametrize(("lead", "word"), [(0.01, "10 times as much"), (1.0, "0.1 times as much")])
+@pytest.mark.parametrize(
+    ("lead", "word"), [(0.01, "10 times as much"), (1.0, "0.1 times as much"), (0.1002, " for mdm, as much")]
+)
 def test_summary_says_what_the_numbers_say(lead, word):
     from vadd.report import summary
 

@@ -67,7 +67,7 @@ def call(words: list[str], commands: Mapping[str, Callable[..., None]], title: s
 class Parameter:
     """One parameter of a command, as the command line sees it."""
 
-    argument: bool  # given by its place, not by --name
+    argument: bool  # given by its place, not by --name; the last one may be a list
     required: bool
     most: int  # words that it takes: none for a flag, one, or all there are
     spelled: str
@@ -95,7 +95,8 @@ def parameter(p: inspect.Parameter) -> Parameter:
     choices = "|".join(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
     value = note.title or choices or (p.name.upper() if kinds[0] in (str, Path) else "N")
     name = value if argument else spelled(p.name)
-    usage = name if argument or not most else f"{name} {value}" + " ..." * (most > 1)
+    usage = name if argument or not most else f"{name} {value}"
+    usage += " ..." * (most > 1)
     default = "" if required or p.default is None or not most else f" (default {spoken(p.default)})"
     return Parameter(argument, required, most, name, usage, (note.description or "") + default)
 
@@ -121,7 +122,10 @@ def parse(command: Callable, words: list[str]) -> dict[str, object]:
         if not word.startswith("--"):
             if not arguments:
                 raise InputError(f"vadd {name} has no use for {word!r}; see vadd {name} --help")
-            given[arguments.pop(0)] = word
+            if known[arguments[0]].most > 1:
+                given.setdefault(arguments[0], []).append(word)
+            else:
+                given[arguments.pop(0)] = word
             continue
         dashed, equals, value = word.partition("=")
         option = dashed[2:].replace("-", "_")

@@ -355,7 +355,34 @@ def export(run: RunPath, directory: Annotated[Path, Field(title="DIR", descripti
     print(f"wrote {hub.export(Run.open(run), directory)}")
 
 
-COMMANDS = {command.__name__: command for command in (recipes, train, sample, fill, evaluate, compare, encode, export)}
+def demo(
+    runs: Annotated[
+        tuple[Path, ...], Field(title="RUN", description="finished runs; default: all in the folder runs")
+    ] = (),
+    *,
+    host: Annotated[str, Field(description="address to serve at; 0.0.0.0 for others to see it")] = "127.0.0.1",
+    port: Annotated[int | None, Field(ge=1, le=65535, description="default: the first free one from 7860 on")] = None,
+) -> None:
+    """Serve a web page about finished runs: samples side by side, step by step, and filled in. Needs the extra demo."""
+    from vadd import hub
+    from vadd.run import Run
+
+    chosen = [Run.open(hub.folder(run)) for run in runs]
+    chosen = chosen or [
+        run for path in sorted(Path("runs").glob("*/config.json")) if (run := Run(path.parent)).finished
+    ]
+    if not chosen:
+        raise InputError("there is no finished run in the folder runs; train one, or name some: vadd demo RUN ...")
+    for run in chosen:
+        run.require_finished()
+    from vadd.demo import serve
+
+    serve(chosen, host=host, port=port)
+
+
+COMMANDS = {
+    command.__name__: command for command in (recipes, train, sample, fill, evaluate, compare, encode, export, demo)
+}
 
 
 # ------------------------------------------------------------------------------------------- what commands share

@@ -37,7 +37,7 @@ from vadd.errors import InputError
 from vadd.evaluate import picture
 from vadd.judge import is_text, require_extractor
 from vadd.measures import METRICS
-from vadd.recipes import parsed
+from vadd.recipes import RECIPES, parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
 from vadd.scorer import require_scorer
@@ -357,6 +357,15 @@ def per_example(runs: Iterable[Run]) -> dict[str, np.ndarray]:
     return {T: np.mean([of[T] for of in found], axis=0) for T in everywhere}
 
 
+def about(experiment: Experiment) -> str:
+    """What the recipe says of itself; of a changed one only what comes before its first semicolon, the data."""
+    there = RECIPES[experiment.recipe]() if experiment.recipe in RECIPES else experiment
+    same = all(
+        getattr(there, part) == getattr(experiment, part) for part in ("network", "latent", "objective", "train")
+    )
+    return experiment.about if same else experiment.about.partition(";")[0]
+
+
 def summary(
     experiment: Experiment, runs: dict[tuple[str, int], Run], commands: list[str], budget: str = "examples"
 ) -> dict:
@@ -422,7 +431,7 @@ def summary(
     train = {method: runs[method, seeds[0]].experiment.train for method in methods}
     return {
         "recipe": experiment.recipe,
-        "about": experiment.about,
+        "about": about(experiment),
         "date": datetime.date.today().isoformat(),
         "units": "nats per example",
         "seeds": seeds,

@@ -221,7 +221,7 @@ def beside_first(name: str, first: float, other: float) -> str:
     if name != "nelbo" and first > 0 and other > 0:
         ratio = other / first
         digits = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 0.1 else f"{ratio:.2g}"
-        return f"{digits} times as much"
+        return "as much" if digits == "1.0" else f"{digits} times as much"
     return f"{abs(other - first):.3g} {'more' if other >= first else 'less'}"
 
 
