@@ -8,7 +8,7 @@ from vadd import InputError, build
 from vadd.config import Experiment
 from vadd.nn.layers import ChainPrior, MixturePrior, NormalPrior
 from vadd.overrides import fields, leaves, override
-from vadd.recipes import METHODS, RECIPES, parsed, recipe, with_method
+from vadd.recipes import METHODS, RECIPES, named, parsed, recipe, with_method
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -223,7 +223,8 @@ def test_unknown_names_are_told_with_the_nearest():
     [
         ("image.mnist", "vadd-plus", MixturePrior),
         ("toy.swissroll", "vadd-plus", MixturePrior),
-        ("text.small", "vadd-plus", NormalPrior),
+        ("text.small", "persistent", NormalPrior),
+        ("text.small", "vadd-plus", ChainPrior),
         ("text.small", "vadd-chain", ChainPrior),
         ("image.digits", "vadd-chain", ChainPrior),
     ],
@@ -231,6 +232,13 @@ def test_unknown_names_are_told_with_the_nearest():
 def test_the_priors_of_ours(name, method, prior):
     model = build.model(with_method(recipe(name), method), (64,), 30)
     assert isinstance(model.denoiser.prior, prior)
+
+
+def test_what_is_recommended_for_text_is_the_chain_by_another_name():
+    plus, chain = (with_method(recipe("text.ptb"), method) for method in ("vadd-plus", "vadd-chain"))
+    assert plus.model_dump(exclude={"method"}) == chain.model_dump(exclude={"method"})
+    assert named("vadd-plus", recipe("text.ptb")) == METHODS["vadd-chain"]
+    assert named("vadd-plus", recipe("image.mnist")) == METHODS["vadd-plus"]
 
 
 @pytest.mark.parametrize(

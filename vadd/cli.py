@@ -26,7 +26,7 @@ from vadd.arguments import call, columns
 from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler
 from vadd.errors import InputError, too_large
 from vadd.overrides import fields, override
-from vadd.recipes import METHODS, RECIPES, parsed, with_method
+from vadd.recipes import METHODS, RECIPES, named, parsed, with_method
 from vadd.recipes import recipe as made
 
 __all__ = ["main"]
@@ -91,7 +91,7 @@ def train(
     if recipe is not None:
         chosen = method or "vadd"
         base, own = parsed(chosen)
-        for name in (METHODS[base] | own).keys() & changes.keys():
+        for name in (named(base, made(recipe)) | own).keys() & changes.keys():
             raise InputError(f"method {chosen} is what sets --{name}; leave that out, or choose another --method")
         experiment = build.by_method(override(made(recipe), changes), chosen)
         run = run or Path("runs") / f"{recipe}-{experiment.method}-seed{experiment.seed}"

@@ -17,7 +17,7 @@ from vadd.errors import InputError
 from vadd.overrides import did_you_mean, fields, override, replaced, spelled
 from vadd.recipes import custom, image, text, toy
 
-__all__ = ["METHODS", "RECIPES", "parsed", "recipe", "with_method"]
+__all__ = ["METHODS", "RECIPES", "named", "parsed", "recipe", "with_method"]
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     f"{module.__name__.rpartition('.')[2]}.{name.replace('_', '-')}": getattr(module, name)
@@ -36,7 +36,7 @@ METHODS: dict[str, dict[str, object]] = {
         "latent.prior": "mixture",
         "latent.recognition": 0.5,
     },
-    "vadd-chain": {  # the same with a z for each token, and what reads those before as their prior: text
+    "vadd-chain": {  # the same with a z for each token, and what reads those before as their prior
         "objective.kind": "persistent",
         "objective.kl_warmup": 0.0,
         "objective.draws": 1.0,
@@ -54,6 +54,8 @@ METHODS: dict[str, dict[str, object]] = {
     "ar": {"latent.dim": 0, "objective.kind": "ar"},
 }
 
+CHAINED = ("corpus",)  # kinds of sources for which `vadd-plus` is `vadd-chain`: measured in docs/beyond.md
+
 SHARED = ("seed", "source", "evaluation")  # by the methods of a comparison, or it compares something else
 
 
@@ -62,6 +64,12 @@ def recipe(name: str) -> Experiment:
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}{did_you_mean(name, RECIPES)}; `vadd recipes` lists them all")
     return RECIPES[name]()
+
+
+def named(name: str, experiment: Experiment) -> dict[str, object]:
+    """What the name of a method sets in an experiment. The prior of `vadd-plus`, what we recommend, is the one that suits the
+    data: a mixture, and a chain for those of CHAINED."""
+    return METHODS["vadd-chain" if name == "vadd-plus" and experiment.source.kind in CHAINED else name]
 
 
 def parsed(method: str) -> tuple[str, dict[str, str]]:
@@ -105,4 +113,4 @@ def with_method(experiment: Experiment, method: str) -> Experiment:
     name, changes = parsed(method)
     known = fields(experiment)
     own = {k: v.split("+") if isinstance(known.get(k, ("",))[0], tuple) else v for k, v in changes.items()}
-    return override(replaced(experiment, METHODS[name]), own).model_copy(update={"method": method})
+    return override(replaced(experiment, named(name, experiment)), own).model_copy(update={"method": method})

@@ -18,7 +18,7 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True, near=4),
-        latent=Latent(dim=16, window=4, sharp=True, until=2, components=1),
+        latent=Latent(dim=16, window=4, sharp=True, until=2),
         objective=Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
         evaluation=Evaluation(
@@ -29,7 +29,7 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
 
 def small() -> Experiment:
     about = (
-        "Python's documentation, 64 characters; 3000 steps of 32, 5 to 15 minutes on one core; nelbo in 1 step vadd-chain "
+        "Python's documentation, 64 characters; 3000 steps of 32, 5 to 15 minutes on one core; nelbo in 1 step vadd-plus "
         "97, masked diffusion 210, in 64 132"
     )
     return few("small", about, CorpusSource(name="pydoc", tokenizer="characters", length=64))
@@ -38,7 +38,7 @@ def small() -> Experiment:
 def ptb() -> Experiment:
     about = (
         "Penn Treebank, 64 tokens of a BPE of 4096; 3000 steps of 32, 8 to 15 minutes on one core; perplexity bound in 1 "
-        "step vadd-chain 68, masked diffusion 591, in 64 131"
+        "step vadd-plus 68, masked diffusion 591, in 64 131"
     )
     return few("ptb", about, CorpusSource(name="ptb", tokenizer="bpe", vocab=4096, length=64), valid=True)
 
@@ -56,7 +56,7 @@ def paper(recipe: str, about: str, source: CorpusSource, *, batch: int) -> Exper
         about=about,
         source=source,
         network=DiT(),
-        latent=Latent(dim=512, components=1),
+        latent=Latent(dim=512),
         objective=Objective(kl_warmup=0.1),
         train=Train(
             steps=1_000_000,
