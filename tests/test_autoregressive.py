@@ -154,7 +154,7 @@ def test_a_callback_sees_each_token_arrive():
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"temperature": -1.0}, "temperature must be a number of at least 0, got -1.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
-        ({"given": torch.tensor([[0, -1], [0, 1]])}, "given must hold integers"),
+        ({"given": torch.tensor([[0, -1], [0, 1]])}, "given must have shape"),
         ({"given": torch.tensor([[0, -1, 1], [0, 1, 2]])}, "got a token at position 2 of row 0 after an open one"),
         ({"given": torch.tensor([[0, 1, 1], [0, 7, 2]])}, "given tokens must be -1"),
     ],

@@ -349,6 +349,8 @@ class Stand:
     def terminate(self):
         pass
 
+    wait = terminate
+
 
 @pytest.fixture
 def text(monkeypatch):

@@ -45,7 +45,7 @@ def runs(tmp_path) -> dict[str, Run]:
 def loaded(runs):
     from vadd.demo import Loaded
 
-    return {name: Loaded(run, *use.load(run)) for name, run in runs.items()}
+    return {name: Loaded(name, run, *use.load(run)) for name, run in runs.items()}
 
 
 def test_side_by_side_are_the_samples_of_the_command(runs, loaded):
@@ -60,6 +60,26 @@ def test_side_by_side_are_the_samples_of_the_command(runs, loaded):
     assert len(values[2]["data"]) == 5
     assert said[0].startswith("5 samples, 3 steps, ")
     assert said[1].startswith(f"{POINTS} samples, 2 steps, ")  # a point has two tokens
+
+
+def test_a_run_that_cannot_draw_says_why_and_the_others_draw(runs, loaded):
+    from vadd.demo import drawn
+
+    run = runs["text"]
+    learned = override(run.experiment, {"sampling.grid": "learned"})
+    run.write_json(run.config, learned.model_dump(mode="json"))
+    *_, outputs = drawn([loaded["text"], loaded["digits"]], 2, 3, 0)
+    assert "has no learned grid yet" in outputs[1]
+    assert outputs[3].startswith("2 samples, 3 steps")
+
+
+def test_runs_that_are_called_alike_are_told_apart(runs):
+    from vadd.demo import page
+
+    twin = untrained(runs["text"].path.parent / "twin", "image.digits")
+    config = str(page([runs["digits"], twin]).get_config_file())
+    assert f"({runs['digits'].path})" in config
+    assert f"({twin.path})" in config
 
 
 def test_step_by_step_begins_with_masks_and_ends_with_the_samples(loaded):

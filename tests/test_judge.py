@@ -127,7 +127,7 @@ def test_without_labels_there_are_no_features_and_it_is_said_why():
     assert "labels" in judge.extractor["why"]
     assert "precision" in judge.floor()
     assert "No features: a classifier needs labels" in about_data({"extractor": judge.extractor})
-    with pytest.raises(InputError, match="no labels to train a classifier on; use --extractor none or inception"):
+    with pytest.raises(InputError, match="no labels to train a classifier on; take the extractor none, or inception"):
         judges(Unlabelled(), 100, "classifier")
     assert [type(judge) for judge in judges(Static(), 100)] == [Columns, Images]
 

@@ -198,7 +198,7 @@ def test_an_end_that_stands_first_is_charged_unless_it_is_what_begins(markov, bo
 
 
 def test_a_scorer_is_for_text():
-    with pytest.raises(InputError, match="text is not judged in features, got --extractor inception"):
+    with pytest.raises(InputError, match="text is not judged in features, got the extractor inception"):
         judges(Letters(), 10, "inception")
     with pytest.raises(InputError, match=r"^a scorer judges text, and this data is none, got markov; leave out"):
         judges(build.source(recipe("toy.coins").source), 10, scorer=SimpleNamespace(name="markov"))

@@ -99,8 +99,32 @@ def test_a_run_that_is_asked_to_stop_keeps_the_step_it_is_in_and_says_so(tmp_pat
     assert same(load_file(run.weights), left_alone)
 
 
-def test_one_checkpoint_is_kept(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_validation_comes_to_its_end_before_a_run_stops(tmp_path, monkeypatch, number):
+    left_alone = trained(tmp_path / "alone", small(steps=60))
+    validate = train.Training.on_validation_epoch_start
+
+    def interrupted(self):
+        if self.global_step == 25:
+            os.kill(os.getpid(), number)
+        validate(self)
+
+    monkeypatch.setattr(train.Training, "on_validation_epoch_start", interrupted)
+    run, handler = Run.create(tmp_path / "stopped", small(steps=60)), signal.getsignal(number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(run, quiet=True)
+    assert signal.getsignal(number) is handler
+    assert run.kept_step == 26
+    fit(run, resume=True, quiet=True)
+    assert same(load_file(run.weights), left_alone)
+    told, alone = ([m for m in of.metrics() if m["split"] == "valid"] for of in (run, Run.open(tmp_path / "alone")))
+    assert [(m["step"], m["nelbo_1"]) for m in told] == [(m["step"], m["nelbo_1"]) for m in alone]
+
+
+def test_one_checkpoint_is_kept_and_nothing_is_written_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     trained(tmp_path / "run", small(steps=25, checkpoint_every=10))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [path.name for path in Run.open(tmp_path / "run").checkpoints.iterdir()] == ["step=20.ckpt"]
 
 

@@ -97,7 +97,7 @@ def parameter(p: inspect.Parameter) -> Parameter:
     name = value if argument else spelled(p.name)
     usage = name if argument or not most else f"{name} {value}"
     usage += " ..." * (most > 1)
-    default = "" if required or p.default is None or not most else f" (default {spoken(p.default)})"
+    default = "" if required or p.default in (None, ()) or not most else f" (default {spoken(p.default)})"
     return Parameter(argument, required, most, name, usage, (note.description or "") + default)
 
 

@@ -360,10 +360,11 @@ def per_example(runs: Iterable[Run]) -> dict[str, np.ndarray]:
 def about(experiment: Experiment) -> str:
     """What the recipe says of itself; of a changed one only what comes before its first semicolon, the data."""
     there = RECIPES[experiment.recipe]() if experiment.recipe in RECIPES else experiment
-    same = all(
-        getattr(there, part) == getattr(experiment, part) for part in ("network", "latent", "objective", "train")
+    here, there = (
+        (of.network, of.latent, of.objective, of.train, of.source.model_dump(exclude={"root", "path"}))
+        for of in (experiment, there)
     )
-    return experiment.about if same else experiment.about.partition(";")[0]
+    return experiment.about if here == there else experiment.about.partition(";")[0]
 
 
 def summary(

@@ -23,7 +23,7 @@ from vadd.model import MaskedDiffusion
 from vadd.run import Run, preview, write_table
 from vadd.sample import sample
 from vadd.use import load, options_of, seeded
-from vadd.watch import Watch, uncovered, view
+from vadd.watch import FRAMES, Watch, uncovered, view
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 try:
@@ -46,14 +46,10 @@ step independently of each other; a latent variable couples them."""
 class Loaded:
     """A run with its model in memory."""
 
+    name: str
     run: Run
     model: MaskedDiffusion
     source: Source
-
-    @property
-    def name(self) -> str:
-        of = self.run.experiment
-        return f"{of.recipe} · {of.method} · seed {of.seed}"
 
     @property
     def most_steps(self) -> int:
@@ -119,10 +115,14 @@ def drawn(runs: list[Loaded], num: int, steps: int, seed: int) -> Iterator[list]
     outputs = [gradio.skip()] * (2 * len(runs))
     for k, of in enumerate(runs):
         began, T = time.perf_counter(), min(int(steps), of.most_steps)
-        x = of.draw(of.num(num), T, seed)
-        calls = f"{T} step{'s' * (T > 1)}" if of.model.has_steps else "a call for each token"
-        said = f"{len(x)} sample{'s' * (len(x) > 1)}, {calls}, {time.perf_counter() - began:.2f} s"
-        outputs[2 * k : 2 * k + 2] = shown(of, x), said
+        try:
+            x = of.draw(of.num(num), T, seed)
+        except InputError as error:  # the others can be drawn
+            outputs[2 * k + 1] = str(error)
+        else:
+            calls = f"{T} step{'s' * (T > 1)}" if of.model.has_steps else "a call for each token"
+            said = f"{len(x)} sample{'s' * (len(x) > 1)}, {calls}, {time.perf_counter() - began:.2f} s"
+            outputs[2 * k : 2 * k + 2] = shown(of, x), said
         yield outputs
 
 
@@ -173,9 +173,9 @@ def filled_rows(of: Loaded, table, num: int, steps: int, seed: int):
 # ----------------------------------------------------------------------------------------------------------- the page
 
 
-def controls(of: list[Loaded], num: int):
-    """Sliders of the number of samples, of steps, and the seed."""
-    most = max(each.most_steps for each in of)
+def controls(of: list[Loaded], num: int, most: int = MOST_STEPS):
+    """Sliders of the number of samples, of steps up to `most`, and the seed."""
+    most = min(most, max(each.most_steps for each in of))
     with gradio.Row():
         return (
             gradio.Slider(1, MOST_SAMPLES, num, step=1, label="samples"),
@@ -186,7 +186,9 @@ def controls(of: list[Loaded], num: int):
 
 def page(runs: list[Run]):
     """The page about finished runs, not served yet (`gradio.Blocks`). Raises InputError if one cannot be loaded."""
-    loaded = [Loaded(run, *load(run)) for run in runs]
+    names = [f"{of.recipe} · {of.method} · seed {of.seed}" for of in (run.experiment for run in runs)]
+    names = [name if names.count(name) == 1 else f"{name} ({run.path})" for name, run in zip(names, runs, strict=True)]
+    loaded = [Loaded(name, run, *load(run)) for name, run in zip(names, runs, strict=True)]
     with gradio.Blocks(title="vadd", analytics_enabled=False) as made:
         gradio.Markdown(ABOUT)
         with gradio.Tab("Side by side"):
@@ -210,7 +212,7 @@ def page(runs: list[Run]):
 
 def watching(of: Loaded) -> None:
     """How samples come out of the masks, by a slider over the steps."""
-    given = controls([of], 16 if of.of_images else 8)
+    given = controls([of], 16 if of.of_images else 8, most=FRAMES)  # all states are kept
     button = gradio.Button("Draw", variant="primary")
     at = gradio.Slider(0, 1, 0, step=1, label="after so many steps")
     seen, look = gradio.State([]), place(of) if of.shows(Picture) else text()

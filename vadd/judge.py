@@ -54,13 +54,13 @@ def require_extractor(source: Source, extractor: str) -> None:
     if extractor in ("auto", "none"):
         return
     if is_text(source):
-        raise InputError(f"text is not judged in features, got --extractor {extractor}; leave that out")
+        raise InputError(f"text is not judged in features, got the extractor {extractor}; leave that out")
     if source.table() is None and extractor == "inception" and len(source.shape) not in (2, 3):
         raise InputError(
             f"inception is of images, and an example here has the shape {source.shape}; use --extractor auto"
         )
     if source.table() is None and extractor == "classifier" and labelled(source) is None:
-        raise InputError("these data have no labels to train a classifier on; use --extractor none or inception")
+        raise InputError("these data have no labels to train a classifier on; take the extractor none, or inception")
 
 
 def judges(

@@ -97,12 +97,22 @@ def per_row(value: Tensor, x: Tensor) -> Tensor:
 
 def require_tokens(x: Tensor, shape: tuple[int, ...], vocab_size: int) -> Int[Tensor, "B *D"]:
     """x, a tensor or a numpy array, as int64 (B, *D). Raises InputError unless it holds tokens 0..V-1 of that shape."""
-    x = torch.as_tensor(x)
-    if x.dtype.is_floating_point or x.dtype.is_complex or tuple(x.shape[1:]) != tuple(shape) or x.dim() == 0:
+    x = integers(x, "x")
+    if x.dim() == 0 or tuple(x.shape[1:]) != tuple(shape):
         want = ", ".join(["N", *map(str, shape)])
-        raise InputError(f"x must hold integers, of shape ({want}), got {x.dtype} of shape {tuple(x.shape)}")
-    x = x.long()
+        raise InputError(f"x must have shape ({want}), got {tuple(x.shape)}")
     outside = x[(x < 0) | (x >= vocab_size)]
     if len(outside):
         raise InputError(f"the tokens of x must be 0..{vocab_size - 1}, got {int(outside[0])}")
     return x
+
+
+def integers(x: Tensor, name: str) -> Tensor:
+    """x, a tensor or what becomes one, as int64. Raises InputError if it does not hold integers."""
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be a tensor or an array of integers, got {type(x).__name__}") from None
+    if x.dtype.is_floating_point or x.dtype.is_complex:
+        raise InputError(f"{name} must hold integers, got {x.dtype}")
+    return x.long()

@@ -195,7 +195,7 @@ def objective(
     Without latents its mean over t ~ U(0, 1] is the bound of masked diffusion on -log p(x). Raises InputError for x of
     another shape, or with what is no token.
     """
-    x = require_tokens(x, model.shape, model.masking.vocab_size)
+    x = require_tokens(x, model.shape, model.masking.vocab_size).to(model.device)
     return delbo(model, x, t, kl_weight=kl_weight, generator=generator)[0]
 
 

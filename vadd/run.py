@@ -202,11 +202,14 @@ class Run:
     @property
     def kept_step(self) -> int:
         """The highest step of which there is a checkpoint, or 0. (A name with a dot before it was cut short by a kill.)"""
-        found = [re.fullmatch(r"step=(\d+)\.ckpt", path.name) for path in self.checkpoints.glob("step=*.ckpt")]
-        return max((int(match[1]) for match in found if match), default=0)
+        last = self.last_checkpoint()
+        return int(re.search(r"\d+", last.name)[0]) if last else 0
 
     def last_checkpoint(self) -> Path | None:
-        return self.checkpoint(self.kept_step) if self.kept_step else None
+        """The checkpoint of the highest step. (Earlier versions wrote names like step=20-v1.ckpt after a resume.)"""
+        found = {path: re.search(r"step=(\d+)", path.name) for path in self.checkpoints.glob("step=*.ckpt")}
+        numbered = [(int(match[1]), path.stat().st_mtime_ns, path) for path, match in found.items() if match]
+        return max(numbered)[2] if numbered else None
 
     def log(self, values: dict) -> None:
         """Append one line to `metrics.jsonl`. Raises InputError for numbers that are not finite, or for want of space."""
@@ -378,7 +381,7 @@ def suffixes(source: "Source") -> list[str]:
     from vadd.data import Lines, Picture, Rows
 
     shown = source.show(np.zeros((1, *source.shape), dtype=np.int64))
-    own = {Picture: [".png", ".gif"], Lines: [".txt", ".jsonl"], Rows: [".jsonl"]}
+    own = {Picture: [".png", ".gif", ".jsonl"], Lines: [".txt", ".jsonl"], Rows: [".jsonl"]}
     return [".npy", ".csv", *own[type(shown)]]
 
 
@@ -386,7 +389,7 @@ def write_samples(path: Path, x: np.ndarray, source: "Source") -> None:
     """Write x (N, *shape), integers, in the form that the suffix names.
 
     `.npy`: the integers; `.csv`: the source's own table, or the integers below `x0, x1, ...`; `.png`, `.gif`: the source's
-    picture; `.txt`: its lines; `.jsonl`: an object a row, or `{"text": line}`.
+    picture; `.txt`: its lines; `.jsonl`: an object a row of that table, or `{"text": line}`.
 
     Raises:
         InputError: a suffix that does not suit the source (told with those that do), or a file that cannot be written.
@@ -411,9 +414,13 @@ def write_samples(path: Path, x: np.ndarray, source: "Source") -> None:
                 write_objects(aside, (dict(zip(columns, row, strict=True)) for row in rows))
             case ".csv", Rows(columns, rows):
                 write_table(aside, columns, rows)
-            case ".csv", _:
-                flat = x.reshape(len(x), -1)
-                write_table(aside, [f"x{i}" for i in range(flat.shape[1])], flat.tolist())
+            case _:
+                flat = x.reshape(len(x), -1).tolist()
+                columns = [f"x{i}" for i in range(len(flat[0]))] if flat else []
+                if path.suffix == ".csv":
+                    write_table(aside, columns, flat)
+                else:
+                    write_objects(aside, (dict(zip(columns, row, strict=True)) for row in flat))
 
 
 def write_picture(path: Path, picture: "Picture") -> None:

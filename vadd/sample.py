@@ -41,7 +41,7 @@ from torch import Tensor
 from vadd.errors import InputError
 from vadd.latent import Draw, Mode, Prior, Replay
 from vadd.likelihood import latents_given
-from vadd.masking import Masking
+from vadd.masking import Masking, integers
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
 from vadd.schedule import Grid, time_grid
@@ -360,10 +360,9 @@ def require_possible(given: Int[Tensor, "num *D"], impossible: Bool[Tensor, "*D 
 
 def require_given(given: Tensor, shape: tuple[int, ...], vocab_size: int) -> Int[Tensor, "num *D"]:
     """`given`, a tensor or a numpy array, as int64. Raises InputError unless it has the shape and holds tokens, or -1."""
-    given = torch.as_tensor(given)
-    if tuple(given.shape) != shape or given.dtype.is_floating_point:
-        raise InputError(f"given must hold integers, of shape {shape}, got {given.dtype} of shape {tuple(given.shape)}")
-    given = given.long()
+    given = integers(given, "given")
+    if tuple(given.shape) != shape:
+        raise InputError(f"given must have shape {shape}, got {tuple(given.shape)}")
     outside = given[(given < -1) | (given >= vocab_size)]
     if len(outside):
         raise InputError(f"given tokens must be -1 (fill in) or 0..{vocab_size - 1}, got {int(outside[0])}")

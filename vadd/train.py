@@ -4,6 +4,7 @@ Batch and noise are functions of (seed, step, rank) and of nothing else, so that
 ends with the same weights, bit for bit, as one that was left alone: there is no data-loader state to restore.
 """
 
+import contextlib
 import ctypes
 import logging
 import math
@@ -14,8 +15,6 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
@@ -233,36 +232,46 @@ class Checkpoints(Callback):
 
     def __init__(self, run: Run, every: int):
         self.run, self.every, self.asked = run, every, False
+        self.before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, trainer, *_) -> None:
+        """From here on SIGINT and SIGTERM are heard between steps, in place of Lightning's handler; not of several devices,
+        whose processes would stop at steps of their own, nor where they were ignored."""
+        if in_main_thread() and trainer.world_size == 1:
+            for number, before in self.before.items():
+                if before is not signal.SIG_IGN:
+                    signal.signal(number, self.ask)
 
     def on_train_batch_end(self, trainer, *_) -> None:
-        if self.asked or trainer.global_step % self.every == 0:
-            path = self.run.checkpoint(trainer.global_step)
+        of, step = self.run.experiment.train, trainer.global_step
+        validates = of.validate_every > 1 and step % of.validate_every == 0  # after which one step more is taken
+        stop = self.asked and not validates and step < of.steps
+        if stop or step % self.every == 0:
+            path = self.run.checkpoint(step)
             trainer.save_checkpoint(path)
             for older in set(self.run.checkpoints.glob("step=*.ckpt")) - {path} if trainer.is_global_zero else ():
                 older.unlink(missing_ok=True)
-        if self.asked:
+        if stop:
             raise KeyboardInterrupt
 
     def ask(self, number: int, frame) -> None:
-        """The handler of SIGINT and SIGTERM: the step comes to its end, unless it is Ctrl-C once more."""
+        """The handler: the step comes to its end, unless it is Ctrl-C once more."""
+        if self.asked and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
         if not self.asked:
             self.asked = True
-            os.write(2, b"\nvadd: stopping after this step, which is kept; Ctrl-C again stops at once\n")
-        elif number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
+            with contextlib.suppress(OSError):  # who reads it may be gone
+                os.write(2, b"\nvadd: stopping after this step, which is kept; Ctrl-C again stops at once\n")
 
-    @contextmanager
-    def stopping_between_steps(self) -> Iterator[None]:
-        """Signals are heard between steps. Not of several devices, whose processes would stop at steps of their own."""
-        if threading.current_thread() is not threading.main_thread() or self.run.experiment.train.devices > 1:
-            yield
-            return
-        before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def restore(self) -> None:
+        for number, before in self.before.items():
+            if in_main_thread() and before is not None:  # None: not of Python
+                signal.signal(number, before)
+
+
+def in_main_thread() -> bool:
+    """Only there signals are heard."""
+    return threading.current_thread() is threading.main_thread()
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -361,15 +370,16 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             callbacks=callbacks,
             plugins=[AtomicCheckpoints()],
             logger=tensorboard(run),
+            enable_checkpointing=False,  # Lightning's own; ours are a callback
             enable_progress_bar=terminal,
             enable_model_summary=False,
             use_distributed_sampler=False,
             log_every_n_steps=of.log_every,
         )
         try:
-            with checkpoints.stopping_between_steps():
-                trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
         finally:
+            checkpoints.restore()
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
         save_weights(run, model)

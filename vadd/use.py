@@ -50,11 +50,14 @@ def load(run: Run):
     except Exception as error:  # safetensors and torch have each their own
         if isinstance(error, OSError) or too_large(error):
             raise
-        kept = f"config.json and {run.vocabulary.name}" if run.vocabulary.is_file() else "config.json"
-        what = f"does not fit {kept}" if isinstance(error, RuntimeError) else f"is damaged ({type(error).__name__})"
+        if isinstance(error, RuntimeError):
+            kept = f"config.json and {run.vocabulary.name}" if run.vocabulary.is_file() else "config.json"
+            raise InputError(
+                f"{run.weights} does not fit {kept}; put back what was there, or train another run"
+            ) from error
         raise InputError(
-            f"{run.weights} {what}; put back what was there, or remove it and train again, from step {run.kept_step}, with: "
-            f"vadd train --resume --run {run.path}"
+            f"{run.weights} is damaged ({type(error).__name__}); put it back, or remove it and train again, from step "
+            f"{run.kept_step}, with: vadd train --resume --run {run.path}"
         ) from error
     where = "cuda" if experiment.train.device != "cpu" and torch.cuda.is_available() else "cpu"
     return model.to(where).eval().requires_grad_(False), source

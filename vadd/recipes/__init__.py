@@ -67,8 +67,8 @@ def recipe(name: str) -> Experiment:
 
 
 def named(name: str, experiment: Experiment) -> dict[str, object]:
-    """What the name of a method sets in an experiment. The prior of `vadd-plus`, what we recommend, is the one that suits the
-    data: a mixture, and a chain for those of CHAINED."""
+    """What the name of a method sets in an experiment. `vadd-plus`, what we recommend, has the prior that suits the data: a
+    mixture, and a chain for those of CHAINED."""
     return METHODS["vadd-chain" if name == "vadd-plus" and experiment.source.kind in CHAINED else name]
 
 
@@ -76,8 +76,8 @@ def parsed(method: str) -> tuple[str, dict[str, str]]:
     """`NAME,field=value,...` as the name of a method and the changes to it: every method is looked up through here.
 
     Raises:
-        InputError: an unknown name; a change without `=`, with a slash, made twice, or of what is not the method's own:
-            what NAME itself sets, and the seed, source and evaluation that all methods share.
+        InputError: an unknown name; a change without `=`, with a slash, made twice, or of what all methods share: the seed,
+            source and evaluation.
     """
     name, *parts = method.split(",")
     if name not in METHODS:
@@ -94,10 +94,6 @@ def parsed(method: str) -> tuple[str, dict[str, str]]:
             )
         if field in changes:
             raise InputError(f"a method changes a field once, got {field} twice in {method!r}; leave one out")
-        if field in METHODS[name]:
-            raise InputError(
-                f"method {name} is what sets {field}, got {part!r}; leave that out, or change another method"
-            )
         if field.partition(".")[0] in SHARED:
             option = f"{spelled(field)} {value}"
             raise InputError(f"{field} is no method's own, got {part!r}; change it for all methods with {option}")
@@ -108,9 +104,14 @@ def parsed(method: str) -> tuple[str, dict[str, str]]:
 def with_method(experiment: Experiment, method: str) -> Experiment:
     """The experiment with a method's changes, those of its name and those it is written with: see `parsed`.
 
-    Raises InputError for an unknown name, or a change that is not allowed.
+    Raises InputError for an unknown name, or a change that is not allowed: of what all methods share, or NAME itself sets.
     """
     name, changes = parsed(method)
+    for field, value in changes.items():
+        if field in named(name, experiment):
+            raise InputError(
+                f"method {name} is what sets {field}, got '{field}={value}'; leave that out, or change another method"
+            )
     known = fields(experiment)
     own = {k: v.split("+") if isinstance(known.get(k, ("",))[0], tuple) else v for k, v in changes.items()}
     return override(replaced(experiment, named(name, experiment)), own).model_copy(update={"method": method})

@@ -34,7 +34,7 @@ def mnist() -> Experiment:
     """An MLP: in minutes on two cores a UNet sees too few images."""
     return Experiment(
         recipe="image.mnist",
-        about="MNIST at 28 x 28, black or white, MLP over all pixels; 6000 steps of 128, 4 to 6 minutes on one core; "
+        about="MNIST at 28 x 28, black or white; MLP over all pixels, 6000 steps of 128, 4 to 6 minutes on one core; "
         "nelbo 92 in 1 step, vadd-plus 85, masked diffusion 207",
         source=MnistSource(form="threshold"),
         latent=Latent(dim=32),
@@ -49,7 +49,7 @@ def mnist_unet() -> Experiment:
     """`mnist_paper` for a CPU: it costs an image 25 times what the MLP does, and learns far more from each."""
     return Experiment(
         recipe="image.mnist-unet",
-        about="MNIST at 28 x 28, black or white, UNet of 32 channels that halves twice; 1200 steps of 64, about .8 s each "
+        about="MNIST at 28 x 28, black or white; UNet of 32 channels that halves twice, 1200 steps of 64, about .8 s each "
         "on one core; nelbo 66 in 50 steps, masked diffusion 62 in equal time; z is hardly used, unless it is a map "
         "(docs/log.md, 2026-11-28): then 97 in 1 step, masked diffusion 211",
         source=MnistSource(form="threshold"),
@@ -64,7 +64,7 @@ def mnist_unet() -> Experiment:
 def mnist_paper() -> Experiment:
     return Experiment(
         recipe="image.mnist-paper",
-        about="binarised MNIST at 32 x 32, UNet of 72 channels, 200,000 steps of 64: for a GPU; the paper's objective: .063 "
+        about="binarised MNIST at 32 x 32; UNet of 72 channels, 200,000 steps of 64: for a GPU; the paper's objective: .063 "
         "bits a dimension, masked diffusion .075; here only run for 20 minutes of a core (docs/log.md)",
         source=MnistSource(size=32),
         latent=Latent(dim=64),
@@ -79,7 +79,7 @@ def cifar10_small() -> Experiment:
     """Thumbnails, and an MLP: what a CPU can learn of photographs in minutes."""
     return Experiment(
         recipe="image.cifar10-small",
-        about="CIFAR-10 as thumbnails of 16 x 16 in 16 levels a colour, MLP over all pixels; 4000 steps of 128, 6 to 9 "
+        about="CIFAR-10 as thumbnails of 16 x 16 in 16 levels a colour; MLP over all pixels, 4000 steps of 128, 6 to 9 "
         "minutes on one core; nelbo in 1 step 1646, vadd-plus 1515, masked diffusion 2047 (of images in JPEG)",
         source=CifarSource(size=16, levels=16),
         latent=Latent(dim=32),
@@ -93,7 +93,7 @@ def cifar10_small() -> Experiment:
 def cifar10() -> Experiment:
     return Experiment(
         recipe="image.cifar10",
-        about="CIFAR-10 pixels, UNet of 32 channels that halves twice; 500 steps of 32, about 1.3 s each on one core; "
+        about="CIFAR-10 pixels; UNet of 32 channels that halves twice, 500 steps of 32, about 1.3 s each on one core; "
         "after a minute and a half masked diffusion at 6.6 bits a dimension in training",
         source=CifarSource(),
         latent=Latent(dim=32),
@@ -107,7 +107,7 @@ def cifar10() -> Experiment:
 def cifar10_paper() -> Experiment:
     return Experiment(
         recipe="image.cifar10-paper",
-        about="CIFAR-10 pixels, UNet of 128 channels (28.4M), 2,000,000 steps of 256: for GPUs, of 24 GB with "
+        about="CIFAR-10 pixels; UNet of 128 channels (28.4M), 2,000,000 steps of 256: for GPUs, of 24 GB with "
         "--network.recompute true; the paper's FID in 10/20/50/100 steps: 170/109/65/51, masked diffusion 334/261/140/77; "
         "not measured here",
         source=CifarSource(),
