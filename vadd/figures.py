@@ -105,8 +105,9 @@ def against_steps(
 ) -> bytes:
     """A PNG: mean ± standard error of one measure against the number of steps (log), one line a method.
 
-    `level` is (name, value) of a dashed line that no method can pass but by chance; `below`: it lies below the curves.
-    `reference` is (name, value by steps) of a curve that is known and not measured.
+    `level` is (name, value) of a dotted line that no method can pass but by chance; `below`: it lies below the curves.
+    `reference` is (name, value by steps) of a curve that is known and not measured, a thin line above the others. A method
+    of one value at several numbers of steps, which is what an autoregressive one has, is a dashed level without points.
     A measure that spans more than a factor 20 gets a logarithmic axis.
     """
     figure, ax = panel(title, theme)
@@ -114,6 +115,9 @@ def against_steps(
         x, y = [p.steps for p in points], [p.mean for p in points]
         errors = [p.error or 0.0 for p in points] if any(p.error is not None for p in points) else None
         mark = drawn[method]
+        if len(points) > 1 and len(set(y)) == 1:
+            ax.axhline(y[0], color=mark.colour, lw=1.4, ls=(0, (5, 3)), label=f"{method} (a call a token)")
+            continue
         # The marker's rim in the page's colour, and that later ones are smaller, keeps coinciding points apart.
         style = {"color": mark.colour, "marker": mark.marker, "mec": theme.page, "mew": 0.8, "lw": 1.8}
         style["ms"] = max(5, 8 - k)
@@ -123,14 +127,14 @@ def against_steps(
     if reference:
         name, values = reference
         known = [T for T in sorted(values) if steps[0] <= T <= steps[-1]]
-        style = {"color": theme.ink, "lw": 1, "ls": (0, (3, 2.5)), "zorder": 5}  # above what may lie on it
+        style = {"color": theme.ink, "lw": 0.8, "zorder": 5}  # above what may lie on it
         ax.errorbar(known, [values[T] for T in known], label=name, **style)
         means += [values[T] for T in known]
     if min(means) > 0 and max(means) > 20 * min(means):
         ax.set_yscale("log")
     ax.margins(y=0.14)
     if level:
-        ax.axhline(level[1], color=theme.faint, lw=1.2, ls=(0, (4, 3)), zorder=1)
+        ax.axhline(level[1], color=theme.faint, lw=1.4, ls=":", zorder=1)
         ax.annotate(
             level[0],
             (0, level[1]),
