@@ -51,8 +51,8 @@ def loaded(runs):
 def test_side_by_side_are_the_samples_of_the_command(runs, loaded):
     from vadd.demo import POINTS, drawn
 
-    *_, outputs = drawn(list(loaded.values()), 5, 3, 7)
-    values, said = outputs[::2], outputs[1::2]
+    turns = list(drawn(list(loaded.values()), 5, 3, 7))
+    values, said = ([turn[2 * k + i] for k, turn in enumerate(turns)] for i in (0, 1))
     x = {name: use.draw(run, num=5, steps=3, seed=7) for name, run in runs.items() if name in ("digits", "text")}
     assert np.array_equal(values[0], loaded["digits"].source.show(x["digits"]).pixels)
     assert values[3].split("\n") == loaded["text"].source.show(x["text"]).lines
@@ -68,9 +68,9 @@ def test_a_run_that_cannot_draw_says_why_and_the_others_draw(runs, loaded):
     run = runs["text"]
     learned = override(run.experiment, {"sampling.grid": "learned"})
     run.write_json(run.config, learned.model_dump(mode="json"))
-    *_, outputs = drawn([loaded["text"], loaded["digits"]], 2, 3, 0)
-    assert "has no learned grid yet" in outputs[1]
-    assert outputs[3].startswith("2 samples, 3 steps")
+    first, second = drawn([loaded["text"], loaded["digits"]], 2, 3, 0)
+    assert "has no learned grid yet" in first[1]
+    assert second[3].startswith("2 samples, 3 steps")
 
 
 def test_runs_that_are_called_alike_are_told_apart(runs):
@@ -124,7 +124,7 @@ def test_the_page_reads_no_file_and_says_what_is_wrong(loaded, given):
 def test_it_is_served_and_answers(runs, tmp_path):
     from gradio_client import Client
 
-    command = [sys.executable, "-m", "vadd", "demo", str(runs["digits"].path), str(runs["text"].path)]
+    command = [sys.executable, "-m", "vadd", "demo", str(runs["digits"].path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         url = process.stdout.readline().split()[0]
@@ -132,10 +132,9 @@ def test_it_is_served_and_answers(runs, tmp_path):
         with urllib.request.urlopen(url) as answer:
             assert b"vadd" in answer.read()
         client = Client(url, verbose=False, download_files=str(tmp_path))
-        picture, said, text, _ = client.predict(4, 2, 0, api_name="/draw")
+        picture, said = client.predict(4, 2, 0, api_name="/draw")
         assert said.startswith("4 samples, 2 steps")
         assert os.path.exists(picture if isinstance(picture, str) else picture["path"])
-        assert len(text.split("\n")) == 4
     finally:
         process.terminate()
         process.wait()

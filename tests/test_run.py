@@ -244,6 +244,9 @@ def test_pictures_are_written_as_png_and_their_integers_as_csv(tmp_path):
     header, *rows = csv.reader((tmp_path / "x.csv").read_text().splitlines())
     assert header == [f"x{i}" for i in range(64)]
     assert rows == x.reshape(6, 64).astype(str).tolist()
+    write_samples(tmp_path / "x.jsonl", x, source)
+    objects = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert objects == [dict(zip(header, row, strict=True)) for row in x.reshape(6, 64).tolist()]
     assert len(preview(x, source, 2).splitlines()) == 2 * 8 + 1 + 1
 
 
@@ -251,9 +254,9 @@ def test_pictures_are_written_as_png_and_their_integers_as_csv(tmp_path):
     ("name", "source", "fitting"),
     [
         ("x.png", Ising(), r"\.npy, \.csv, \.txt, \.jsonl"),
-        ("x.txt", Plane("moons"), r"\.npy, \.csv, \.png, \.gif"),
-        ("x.zip", Digits(), r"\.npy, \.csv, \.png, \.gif"),
-        ("x", Digits(), r"\.npy, \.csv, \.png, \.gif"),
+        ("x.txt", Plane("moons"), r"\.npy, \.csv, \.png, \.gif, \.jsonl"),
+        ("x.zip", Digits(), r"\.npy, \.csv, \.png, \.gif, \.jsonl"),
+        ("x", Digits(), r"\.npy, \.csv, \.png, \.gif, \.jsonl"),
     ],
 )
 def test_a_suffix_that_does_not_suit_is_told_with_those_that_do(tmp_path, name, source, fitting):

@@ -112,8 +112,8 @@ def told(function):
 
 def drawn(runs: list[Loaded], num: int, steps: int, seed: int) -> Iterator[list]:
     """Samples and a line about them for each run, one run after the other."""
-    outputs = [gradio.skip()] * (2 * len(runs))
     for k, of in enumerate(runs):
+        outputs = [gradio.skip()] * (2 * len(runs))  # what is there already is not sent again
         began, T = time.perf_counter(), min(int(steps), of.most_steps)
         try:
             x = of.draw(of.num(num), T, seed)
