@@ -83,7 +83,8 @@ def test_a_run_that_is_asked_to_stop_keeps_the_step_it_is_in_and_says_so(tmp_pat
     run = Run.create(tmp_path / "stopped", experiment)
     command = [sys.executable, "-m", "vadd", "train", "--resume", "--run", str(run.path)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **quiet, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    heard = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}  # a job in the background ignores SIGINT
+    process = subprocess.Popen(command, **quiet, **heard, env=os.environ | {"OMP_NUM_THREADS": "1"})
     while process.poll() is None and not run.metrics():
         time.sleep(0.01)
     process.send_signal(number)
@@ -99,7 +100,14 @@ def test_a_run_that_is_asked_to_stop_keeps_the_step_it_is_in_and_says_so(tmp_pat
     assert same(load_file(run.weights), left_alone)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request):
+    """A signal that is heard, also where the tests are a job in the background, which ignores SIGINT."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_validation_comes_to_its_end_before_a_run_stops(tmp_path, monkeypatch, number):
     left_alone = trained(tmp_path / "alone", small(steps=60))
     validate = train.Training.on_validation_epoch_start
@@ -110,10 +118,10 @@ def test_a_validation_comes_to_its_end_before_a_run_stops(tmp_path, monkeypatch,
         validate(self)
 
     monkeypatch.setattr(train.Training, "on_validation_epoch_start", interrupted)
-    run, handler = Run.create(tmp_path / "stopped", small(steps=60)), signal.getsignal(number)
+    run = Run.create(tmp_path / "stopped", small(steps=60))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(run, quiet=True)
-    assert signal.getsignal(number) is handler
+    assert signal.getsignal(number) is signal.default_int_handler
     assert run.kept_step == 26
     fit(run, resume=True, quiet=True)
     assert same(load_file(run.weights), left_alone)
