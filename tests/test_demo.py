@@ -111,7 +111,7 @@ def test_what_is_given_is_kept(loaded):
     assert (upper == upper[:, :1]).all()
 
 
-@pytest.mark.parametrize("given", ["secret.txt", "x.npy", "x.jsonl"])
+@pytest.mark.parametrize("given", ["secret.txt", "x.npy", "x.jsonl", ".txt"])
 def test_the_page_reads_no_file_and_says_what_is_wrong(loaded, given):
     from vadd.demo import filled_text
 

@@ -146,7 +146,7 @@ def filled_images(of: Loaded, first: int, region: str, num: int, steps: int, see
 
 def filled_text(of: Loaded, given: str, num: int, steps: int, seed: int):
     """Completions of a text, as the component of `place` takes them. No file is read: the page may be served to others."""
-    if Path(given).suffix in (".txt", ".jsonl", ".npy"):
+    if given.endswith((".txt", ".jsonl", ".npy")):  # as sources tell files from texts
         raise InputError(f"a text is given here, no file, got {given!r}; files are for: vadd fill")
     return filled(of, given, num, steps, seed)
 
