@@ -336,6 +336,15 @@ def test_a_comparison_keeps_the_absolute_path_too(here, monkeypatch):
     assert (noted["path"], noted["seeds"], str(noted["out"])) == (str(here / "x.txt"), 2, "comparisons/custom.text")
 
 
+@pytest.mark.parametrize(("recipe", "seeds"), [("toy.coins", 5), ("text.small", 1), ("image.cifar10-paper", 1)])
+def test_long_runs_are_compared_by_one_seed_unless_told(recipe, seeds, monkeypatch):
+    noted = {}
+    monkeypatch.setattr("vadd.build.source", lambda of: None)
+    monkeypatch.setitem(sys.modules, "vadd.compare", SimpleNamespace(compare=lambda of, **how: noted.update(how)))
+    assert main(["compare", recipe]) == 0
+    assert noted["seeds"] == seeds
+
+
 def test_what_a_method_is_cannot_be_changed_under_its_name(capsys):
     said = told(capsys, "train toy.coins --method mdm --latent.dim 3 --run r")
     assert "method mdm is what sets --latent.dim" in said

@@ -26,7 +26,7 @@ from vadd.arguments import call, columns
 from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler
 from vadd.errors import InputError, too_large
 from vadd.overrides import fields, override
-from vadd.recipes import METHODS, RECIPES, named, parsed, with_method
+from vadd.recipes import METHODS, RECIPES, default_seeds, named, parsed, with_method
 from vadd.recipes import recipe as made
 
 __all__ = ["main"]
@@ -284,7 +284,9 @@ def compare(
     recipe: Recipe,
     *,
     methods: Methods = ("vadd", "mdm", "mdm-matched"),
-    seeds: Annotated[int, Field(ge=1, le=1000, description="runs of each method")] = 5,
+    seeds: Annotated[
+        int | None, Field(ge=1, le=1000, description="runs of each method; default 5, of text or a paper's size 1")
+    ] = None,
     steps: StepsList | None = None,
     out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
     budget: Annotated[Literal["examples", "seconds"], Field(description="what all get equally much of")] = "examples",
@@ -301,6 +303,7 @@ def compare(
 
         out = out or Path("comparisons") / recipe
         command = shlex.join(["vadd", *sys.argv[1:]])
+        seeds = seeds or default_seeds(experiment)
         options = {"methods": list(methods), "seeds": seeds, "steps": steps, "out": out, "jobs": jobs}
         options["budget"] = budget
         compared(located(experiment), **options, command=command)

@@ -17,7 +17,7 @@ from vadd.errors import InputError
 from vadd.overrides import did_you_mean, fields, override, replaced, spelled
 from vadd.recipes import custom, image, text, toy
 
-__all__ = ["METHODS", "RECIPES", "named", "parsed", "recipe", "with_method"]
+__all__ = ["METHODS", "RECIPES", "default_seeds", "named", "parsed", "recipe", "with_method"]
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     f"{module.__name__.rpartition('.')[2]}.{name.replace('_', '-')}": getattr(module, name)
@@ -99,6 +99,11 @@ def parsed(method: str) -> tuple[str, dict[str, str]]:
             raise InputError(f"{field} is no method's own, got {part!r}; change it for all methods with {option}")
         changes[field] = value
     return name, changes
+
+
+def default_seeds(experiment: Experiment) -> int:
+    """Runs of each method in a comparison, unless told: 5, and 1 where they are long, of text or of a paper's size."""
+    return 1 if experiment.source.kind in CHAINED or experiment.recipe.endswith("-paper") else 5
 
 
 def with_method(experiment: Experiment, method: str) -> Experiment:
