@@ -206,7 +206,11 @@ def test_a_token_beyond_its_own_column_cannot_be_given(table, tmp_path):
         (["a", "b"], [["1", "2"]] * 9, "has 9 rows"),
         (["a", "a"], [["1", "2"]] * 20, "has the column 'a' twice"),
         (["a", "b"], [["1", "2"]] * 5 + [["1"]], "line 7 of .* has 1 cells, the header has 2"),
-        (["id", "b"], [[str(i), "2"] for i in range(1001)], "column 'id' of .* has 1001 distinct values, at most 1000"),
+        (
+            ["id", "b"],
+            [[str(i), "2"] for i in range(1001)],
+            "column 'id' of .* has 1001 distinct values, at most 1000 .* --source.bins 20",
+        ),
     ],
 )
 def test_an_unsuitable_csv_is_told(tmp_path, header, rows, sentence):
@@ -218,6 +222,48 @@ def test_a_column_of_a_thousand_categories_is_possible(tmp_path):
     source = Csv(write_csv(tmp_path / "table.csv", ["id", "b"], [[str(i), "2"] for i in range(1000)]))
     assert source.cardinalities == (1000, 1)
     assert source.split("train").dtype == np.uint16
+
+
+def test_numbers_are_cut_into_bins_of_about_equally_many_rows_and_shown_as_their_median(tmp_path):
+    sizes = np.random.default_rng(0).permutation(1000)
+    rows = [[f"{size / 4}", "" if size % 100 == 0 else "x"] for size in sizes]
+    source = Csv(write_csv(tmp_path / "table.csv", ["size", "word"], rows), bins=8)
+    assert source.cardinalities == (8, 2)
+    x = everything(source)
+    assert np.abs(np.bincount(x[:, 0]) - 125).max() <= 1
+    medians = [float(row[0]) for row in source.show(np.stack([np.arange(8), np.zeros(8, int)], 1)).rows]
+    assert np.abs(np.array(medians) - 250 * (np.arange(8) + 0.5) / 8).max() <= 0.5
+    given = write_csv(tmp_path / "given.csv", ["size", "word"], [["-7", "x"], ["125.0", "?"], ["1e9", ""], ["?", "x"]])
+    assert source.read(given).tolist() == [[0, 1], [4, -1], [7, 0], [-1, 1]]
+    again = Csv.from_facts(json.loads(json.dumps(source.facts)))
+    assert (again.show(x).rows, again.read(given).tolist()) == (source.show(x).rows, source.read(given).tolist())
+
+
+def test_a_number_that_most_rows_have_is_a_bin_of_its_own(tmp_path):
+    rows = [["0", "a"]] * 900 + [[str(k), "b"] for k in range(-20, 0)] + [[str(k), "b"] for k in range(1, 81)]
+    source = Csv(write_csv(tmp_path / "table.csv", ["gain", "b"], [*rows, ["", "a"], ["none", "a"]]), bins=5)
+    gains = source.categories[0]
+    assert gains == ("-11", "0", "14", "41", "67", "", "none")
+    assert np.bincount(everything(source)[:, 0]).tolist() == [20, 900, 27, 27, 26, 1, 1]
+
+
+def test_few_numbers_and_words_stay_as_they_are(table, tmp_path):
+    cut = Csv(str(tmp_path / "table.csv"), bins=3)
+    assert (cut.categories, cut.edges) == (table.categories, ((), (), ()))
+    assert np.array_equal(everything(cut), everything(table))
+    with pytest.raises(InputError, match=r"one bin would hold all numbers of a column, got --source\.bins 1; give 2"):
+        Csv(str(tmp_path / "table.csv"), bins=1)
+
+
+def test_numbers_of_which_each_row_has_its_own_are_noticed(tmp_path, capsys):
+    path = write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k), str(k % 7)] for k in range(30)])
+    Csv(path)
+    said = (
+        "column 'a' has 30 different numbers in 30 rows, each a category of its own; --source.bins 20 cuts such columns"
+    )
+    assert capsys.readouterr().err == f"{said} into bins\n"
+    Csv(path, bins=5)
+    assert capsys.readouterr().err == ""
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

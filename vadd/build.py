@@ -46,7 +46,7 @@ def source(of: config.Source, facts: dict | None = None) -> Source:
         case config.CustomSource(kind="array"):
             return data.Array(of.path)
         case config.CustomSource(kind="csv"):
-            return data.Csv(of.path)
+            return data.Csv(of.path, of.bins)
         case config.CustomSource(kind="text"):
             return data.Text(of.path, of.length)
         case config.CorpusSource():
@@ -248,6 +248,10 @@ def require_of_use(of: config.Experiment) -> None:
     if isinstance(of.source, config.CustomSource) and of.source.length and of.source.kind != "text":
         raise InputError(
             f"source.length is of lines of text, got {of.source.length} for a custom.{of.source.kind} source; leave it out"
+        )
+    if isinstance(of.source, config.CustomSource) and of.source.bins and of.source.kind != "csv":
+        raise InputError(
+            f"source.bins are of a table, got {of.source.bins} for a custom.{of.source.kind} source; leave them out"
         )
     if of.evaluation.extractor_weights and of.evaluation.extractor != "inception":
         raise InputError(

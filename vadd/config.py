@@ -106,6 +106,9 @@ class CustomSource(Frozen):
     kind: Literal["array", "csv", "text"]
     path: str = Field("", description="the file: .npy of integers, .csv with a header, or .txt with one item a line")
     length: Size = Field(0, description="text only: characters kept of a line; 0 takes the longest line")
+    bins: Size = Field(
+        0, le=1000, description="csv only: columns with more numbers are cut into so many bins; 0: none is"
+    )
 
 
 class CorpusSource(Frozen):

@@ -11,9 +11,12 @@ table, no entropy. The vocabulary is that of the whole file, so it does not depe
 import csv
 import difflib
 import io
+import itertools
 import json
 import math
 import re
+import sys
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Self, final
 
@@ -42,6 +45,7 @@ __all__ = ["Array", "Csv", "Text"]
 FEWEST_ROWS = 10  # one for each of valid and test
 MOST_TOKENS = 2**16
 MOST_CATEGORIES = 1000
+MANY_NUMBERS, SELDOM = 20, 4  # a column with more different numbers, each in fewer rows on average, wants bins
 LONGEST_TEXT = 4096
 IMAGE = 4  # pixels at least, of either side of what is shown as an image
 PICTURE, GAP = 96, 1  # pixels of a picture's side that an image takes, and between images
@@ -151,38 +155,55 @@ class Csv(OwnFile):
     cell, is a category like any other. V is the largest number of categories, at least 2, and column j has the tokens
     below `cardinalities[j]`: no model draws others.
 
+    With `bins`, the numbers of a column that has more distinct ones are cut into so many bins, or fewer, of about equally
+    many rows. A bin is shown as its median, and a number that is given is that of the bin which it falls into.
+
     Raises InputError if the file cannot be read, a row does not fit the header, or there are fewer than two columns,
     fewer than ten rows, columns of one name, or more than 1,000 categories in a column.
     """
 
-    def __init__(self, path: str, seed: int = 0):
+    def __init__(self, path: str, bins: int = 0, seed: int = 0):
         if path.endswith((".npy", ".npz")):
             raise InputError(
                 f"custom.csv reads a .csv, got {path!r}; an array of integers is for the recipe custom.array"
             )
+        if bins == 1:
+            raise InputError("one bin would hold all numbers of a column, got --source.bins 1; give 2 or more, or 0")
         columns, rows = cells(path, "data")
         self.fingerprint = sha256(json.dumps([columns, rows]).encode())
         if len(columns) < 2:
             raise InputError(f"{path} has one column, {columns[0]!r}, at least two are needed; separate them by commas")
         enough(len(rows), path, "rows")
-        categories = [sorted(set(column), key=by_size) for column in zip(*rows, strict=True)]
+        by_column = list(zip(*rows, strict=True))
+        categories, edges = zip(*(binned(column, bins) for column in by_column), strict=True)
         for name, known in zip(columns, categories, strict=True):
+            numbers = sum(map(is_number, known))
             if len(known) > MOST_CATEGORIES:
+                remedy = "cut its numbers with --source.bins 20, or remove it" if numbers else "remove it"
                 raise InputError(
                     f"column {name!r} of {path} has {len(known)} distinct values, at most {MOST_CATEGORIES} can be "
-                    "categories; remove it (an id has nothing to learn) or bin it"
+                    f"categories; {remedy} (an id has nothing to learn)"
                 )
-        self.know(columns=columns, categories=categories)
-        of_columns = [
-            list(map(of.get, column)) for of, column in zip(self.tokens, zip(*rows, strict=True), strict=True)
-        ]
+            if not bins and numbers > MANY_NUMBERS and len(rows) < SELDOM * numbers:
+                print(
+                    f"column {name!r} has {numbers} different numbers in {len(rows)} rows, each a category of its own; "
+                    "--source.bins 20 cuts such columns into bins",
+                    file=sys.stderr,
+                )
+        self.know(columns=columns, categories=categories, edges=edges)
+        of_columns = [[self.token(j, cell) for cell in column] for j, column in enumerate(by_column)]
         self.x = np.array(of_columns, dtype=token_dtype(self.vocab_size)).T.copy()
         self.partition = partition(len(rows), seed)
 
-    def _know(self, columns: Sequence[str], categories: Sequence[Sequence[str]]) -> None:
+    def _know(
+        self, columns: Sequence[str], categories: Sequence[Sequence[str]], edges: Sequence[Sequence[float]] = ()
+    ) -> None:
         self.columns, self.categories = tuple(columns), tuple(map(tuple, categories))
+        self.edges = tuple(map(tuple, edges)) or ((),) * len(self.columns)
         if len(self.columns) != len(self.categories) or not all(map(all_words, (self.columns, *self.categories))):
             raise ValueError("columns and categories do not go together")
+        if len(self.edges) != len(self.columns) or not all(map(rising, self.edges)):
+            raise ValueError("columns and bins do not go together")
         self.cardinalities = tuple(map(len, self.categories))
         self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
         self.vocab_size = max(2, *self.cardinalities)
@@ -216,17 +237,40 @@ class Csv(OwnFile):
         x = np.full((len(rows), *self.shape), -1)
         for name, column in zip(names, zip(*rows, strict=True), strict=True):
             j = self.columns.index(name)
-            x[:, j] = [self.token(j, cell) for cell in column]
+            x[:, j] = [-1 if cell == "?" else self.token(j, "?" if cell == r"\?" else cell) for cell in column]
         return x
 
     def token(self, j: int, cell: str) -> int:
-        if cell == "?":
-            return -1
-        value = "?" if cell == r"\?" else cell
-        if value not in self.tokens[j]:
+        """Of what stands in a cell of column j. Raises InputError if the column has no such category."""
+        if self.edges[j] and is_number(cell):
+            return bisect_right(self.edges[j], float(cell))
+        if cell not in self.tokens[j]:
             name = self.columns[j]
             raise InputError(f"column {name!r} has no category {cell!r}{nearest(cell, self.categories[j])}")
-        return self.tokens[j][value]
+        return self.tokens[j][cell]
+
+
+def binned(column: Sequence[str], bins: int) -> tuple[list[str], list[float]]:
+    """The categories of a column, and from which number on each bin but the first begins, if its numbers are cut: where a
+    bin holds about its part of the rows that are left, so that a number that most rows have leaves the others their bins."""
+    known = sorted(set(column), key=by_size)
+    if not 0 < bins < sum(map(is_number, known)):
+        return known, []
+    cells = sorted(filter(is_number, column), key=by_size)
+    numbers, starts, counts = np.unique(np.array(cells, dtype=float), return_index=True, return_counts=True)
+    first, taken, rest = [0], 0, len(cells)
+    for k, count in enumerate(counts.tolist()):
+        if taken and len(first) < bins and taken + count / 2 > rest / (bins - len(first) + 1):
+            first.append(k)
+            rest, taken = rest - taken, 0
+        taken += count
+    borders = [*starts[first].tolist(), len(cells)]
+    medians = [cells[(start + end - 1) // 2] for start, end in itertools.pairwise(borders)]
+    return [*medians, *(value for value in known if not is_number(value))], numbers[first[1:]].tolist()
+
+
+def rising(edges: Sequence[float]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(edges))
 
 
 def all_words(values: Sequence[object]) -> bool:
@@ -260,11 +304,14 @@ def cells(path: str, what: str) -> tuple[tuple[str, ...], list[list[str]]]:
 
 def by_size(value: str) -> tuple[bool, float, str]:
     """A key that sorts numbers by size, then words by letters."""
+    return (False, float(value), value) if is_number(value) else (True, 0.0, value)
+
+
+def is_number(value: str) -> bool:
     try:
-        number = float(value)
+        return math.isfinite(float(value))
     except ValueError:
-        number = math.nan
-    return (False, number, value) if math.isfinite(number) else (True, 0.0, value)
+        return False
 
 
 def nearest(word: str, known: tuple[str, ...]) -> str:
