@@ -129,7 +129,10 @@ def told(capsys, line: str) -> str:
             "evaluation.extractor_weights are of inception, got w.pth with auto",
         ),
         ("train custom.csv --source.path x.csv --source.length 3", "source.length is of lines of text, got 3"),
-        ("train custom.text --source.path x.txt --source.bins 3", "source.bins are of a table, got 3 for a custom.text"),
+        (
+            "train custom.text --source.path x.txt --source.bins 3",
+            "source.bins are of a table, got 3 for a custom.text",
+        ),
         ("train toy.coins --train.steps 9999999999999999999999", "train.steps must be less than 2147483648, got 9999"),
         ("train toy.coins --network.blocks 1001", "network.blocks must be at most 1000, got 1001"),
         ("train toy.coins --seed 1 --seed 2", "--seed is given twice; leave one of the two out"),

@@ -121,6 +121,17 @@ def test_the_page_reads_no_file_and_says_what_is_wrong(loaded, given):
         filled_text(loaded["text"], "abba", 1, 1, 0)
 
 
+def test_numbers_that_no_slider_gives_are_told(loaded):
+    from vadd.demo import drawn, filled_images, states
+
+    told = "samples must be 1 to 64, got 1000000"
+    assert next(drawn([loaded["digits"]], 10**6, 1, 0))[1] == told
+    with pytest.raises(InputError, match=told):
+        states(loaded["digits"], 10**6, 1, 0)
+    with pytest.raises(InputError, match="which test image is not told"):
+        filled_images(loaded["digits"], None, "lower", 1, 1, 0)
+
+
 def test_it_is_served_and_answers(runs, tmp_path):
     from gradio_client import Client
 

@@ -63,6 +63,9 @@ class Loaded:
         return self.shows(Picture) and len(self.source.shape) > 1
 
     def num(self, asked: int) -> int:
+        """How many samples are drawn. Raises InputError for more than a page is to show, which its interface could ask."""
+        if not 1 <= asked <= MOST_SAMPLES:
+            raise InputError(f"samples must be 1 to {MOST_SAMPLES}, got {asked}")
         return POINTS if self.shows(Picture) and not self.of_images else int(asked)
 
     def draw(self, num: int, steps: int, seed: int, given=None, callback=None) -> np.ndarray:
@@ -138,9 +141,11 @@ def states(of: Loaded, num: int, steps: int, seed: int) -> list:
 
 def filled_images(of: Loaded, first: int, region: str, num: int, steps: int, seed: int) -> np.ndarray:
     """A test image, what is given of it, and completions, side by side."""
+    if not first:
+        raise InputError("which test image is not told; give its number, 1 or more")
     whole = examples(of.source, f"test:{int(first)}")[-1:]
     known = hidden(of.source, whole, region)
-    given = torch.from_numpy(known.repeat(int(num), axis=0))
+    given = torch.from_numpy(known.repeat(of.num(num), axis=0))
     return beside(of.source, whole, known, of.draw(num, steps, seed, given=given)).pixels
 
 
@@ -158,7 +163,7 @@ def filled(of: Loaded, given: str, num: int, steps: int, seed: int):
         raise InputError(
             "there is nothing to fill in; write ? in a cell, [MASK:12] for twelve tokens, _ for a character"
         )
-    rows = torch.from_numpy(np.asarray(known).repeat(int(num), axis=0))
+    rows = torch.from_numpy(np.asarray(known).repeat(of.num(num), axis=0))
     return shown(of, of.draw(num, steps, seed, given=rows))
 
 
