@@ -109,7 +109,7 @@ def _(generator: Streams, shape, device) -> Tensor:
 
 @normal.register
 def _(generator: Streams, shape, device) -> Tensor:
-    return torch.special.ndtri(generator.uniform(shape)).float()
+    return (math.sqrt(2) * torch.erfinv(2 * generator.uniform(shape) - 1)).float()  # the inverse of the normal law
 
 
 @rows_of.register
