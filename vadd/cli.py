@@ -218,6 +218,8 @@ def fill(
         write_picture(out, beside(source, whole, known, filled()))
         print(f"wrote {out}: a row for each of {len(known)} given, {num} completions at its end")
     else:
+        if hasattr(source, "as_given") and given.endswith(".csv"):
+            source = source.as_given(given, num)
         watched(filled, source, lambda: known.repeat(num, axis=0), watch, out)
 
 

@@ -90,13 +90,13 @@ def text():
     return gradio.Code(show_label=False, interactive=False, wrap_lines=True, show_line_numbers=False)
 
 
-def shown(of: Loaded, x: np.ndarray):
+def shown(source: Source, x: np.ndarray):
     """Samples as the component of `place` takes them."""
-    match of.source.show(x):
+    match source.show(x):
         case Picture(pixels):
             return pixels
         case Lines():
-            return preview(x, of.source, limit=len(x))
+            return preview(x, source, limit=len(x))
         case Rows(columns, rows):
             return {"headers": list(columns), "data": rows}
 
@@ -125,7 +125,7 @@ def drawn(runs: list[Loaded], num: int, steps: int, seed: int) -> Iterator[list]
         else:
             calls = f"{T} step{'s' * (T > 1)}" if of.model.has_steps else "a call for each token"
             said = f"{len(x)} sample{'s' * (len(x) > 1)}, {calls}, {time.perf_counter() - began:.2f} s"
-            outputs[2 * k : 2 * k + 2] = shown(of, x), said
+            outputs[2 * k : 2 * k + 2] = shown(of.source, x), said
         yield outputs
 
 
@@ -164,7 +164,8 @@ def filled(of: Loaded, given: str, num: int, steps: int, seed: int):
             "there is nothing to fill in; write ? in a cell, [MASK:12] for twelve tokens, _ for a character"
         )
     rows = torch.from_numpy(np.asarray(known).repeat(of.num(num), axis=0))
-    return shown(of, of.draw(num, steps, seed, given=rows))
+    source = of.source.as_given(given, len(rows)) if hasattr(of.source, "as_given") else of.source
+    return shown(source, of.draw(num, steps, seed, given=rows))
 
 
 def filled_rows(of: Loaded, table, num: int, steps: int, seed: int):

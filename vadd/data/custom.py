@@ -8,6 +8,7 @@ The rows are shuffled once by the seed, and 80 / 10 / 10 per cent train, validat
 table, no entropy. The vocabulary is that of the whole file, so it does not depend on the split.
 """
 
+import copy
 import csv
 import difflib
 import io
@@ -176,6 +177,7 @@ class Csv(OwnFile):
         enough(len(rows), path, "rows")
         by_column = list(zip(*rows, strict=True))
         categories, edges = zip(*(binned(column, bins) for column in by_column), strict=True)
+        seldom = []
         for name, known in zip(columns, categories, strict=True):
             numbers = sum(map(is_number, known))
             if len(known) > MOST_CATEGORIES:
@@ -185,11 +187,13 @@ class Csv(OwnFile):
                     f"categories; {remedy} (an id has nothing to learn)"
                 )
             if not bins and numbers > MANY_NUMBERS and len(rows) < SELDOM * numbers:
-                print(
-                    f"column {name!r} has {numbers} different numbers in {len(rows)} rows, each a category of its own; "
-                    "--source.bins 20 cuts such columns into bins",
-                    file=sys.stderr,
-                )
+                seldom.append(name)
+        if seldom:
+            print(
+                f"every number is a category of its own, and most of {', '.join(map(repr, seldom))} stand in few of the "
+                f"{len(rows)} rows; --source.bins 20 cuts such columns into bins",
+                file=sys.stderr,
+            )
         self.know(columns=columns, categories=categories, edges=edges)
         of_columns = [[self.token(j, cell) for cell in column] for j, column in enumerate(by_column)]
         self.x = np.array(of_columns, dtype=token_dtype(self.vocab_size)).T.copy()
@@ -200,6 +204,7 @@ class Csv(OwnFile):
     ) -> None:
         self.columns, self.categories = tuple(columns), tuple(map(tuple, categories))
         self.edges = tuple(map(tuple, edges)) or ((),) * len(self.columns)
+        self.kept: list[dict[int, str]] = []
         if len(self.columns) != len(self.categories) or not all(map(all_words, (self.columns, *self.categories))):
             raise ValueError("columns and categories do not go together")
         if len(self.edges) != len(self.columns) or not all(map(rising, self.edges)):
@@ -212,10 +217,21 @@ class Csv(OwnFile):
     def show(self, x: np.ndarray) -> Rows:
         """The header and the strings of the file; a token that a column does not have is an empty cell."""
         known = [dict(enumerate(values)) for values in self.categories]
-        return Rows(
-            self.columns,
-            [[of.get(t, "") for of, t in zip(known, row, strict=True)] for row in np.asarray(x).tolist()],
-        )
+        rows = [[of.get(t, "") for of, t in zip(known, row, strict=True)] for row in np.asarray(x).tolist()]
+        for row, kept in zip(rows, self.kept, strict=False):
+            for j, cell in kept.items():
+                row[j] = cell
+        return Rows(self.columns, rows)
+
+    def as_given(self, given: str, times: int) -> Self:
+        """One that shows completions, so many times each row of a .csv that was read, with the cells given as they stand
+        there: a number is not changed to that of its bin."""
+        names, rows = cells(given, "given")
+        where = [self.columns.index(name) for name in names]
+        of = copy.copy(self)
+        told = [{j: self.value(cell) for j, cell in zip(where, row, strict=True) if cell != "?"} for row in rows]
+        of.kept = [kept for kept in told for _ in range(times)]
+        return of
 
     def read(self, given: str) -> np.ndarray:
         """A .csv with columns of the data in any order: a cell `?` is unknown, and so is a column left out.
@@ -237,8 +253,13 @@ class Csv(OwnFile):
         x = np.full((len(rows), *self.shape), -1)
         for name, column in zip(names, zip(*rows, strict=True), strict=True):
             j = self.columns.index(name)
-            x[:, j] = [-1 if cell == "?" else self.token(j, "?" if cell == r"\?" else cell) for cell in column]
+            x[:, j] = [-1 if cell == "?" else self.token(j, self.value(cell)) for cell in column]
         return x
+
+    @staticmethod
+    def value(cell: str) -> str:
+        """What a given cell that is known stands for."""
+        return "?" if cell == r"\?" else cell
 
     def token(self, j: int, cell: str) -> int:
         """Of what stands in a cell of column j. Raises InputError if the column has no such category."""
