@@ -239,22 +239,46 @@ def test_numbers_are_cut_into_bins_of_about_equally_many_rows_and_shown_as_their
     assert (again.show(x).rows, again.read(given).tolist()) == (source.show(x).rows, source.read(given).tolist())
 
 
-def test_completions_show_the_numbers_that_were_given(tmp_path):
+def test_completions_show_the_numbers_that_were_given_and_no_others(tmp_path):
     source = Csv(write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k), "?"] for k in range(30)]), bins=3)
-    given = write_csv(tmp_path / "given.csv", ["b", "a"], [["?", "2.5"], [r"\?", "?"]])
-    x = np.maximum(source.read(given), 0).repeat(2, axis=0)
-    assert source.show(x).rows == [["4", "?"]] * 4
-    shown = source.as_given(given, 2)
-    assert shown.show(x).rows == [["2.5", "?"]] * 2 + [["4", "?"]] * 2
+    given = write_csv(tmp_path / "given.csv", ["b", "a"], [["?", "2.5"], [r"\?", "?"], [r"\?", "7"]])
+    known = source.read(given)
+    known[2, 0] = -1  # hidden afterwards, by a mask
+    x = np.maximum(known, 0).repeat(2, axis=0)
+    assert source.show(x).rows == [["4", "?"]] * 6
+    shown = source.as_given(given, known, 2)
+    assert shown.show(x).rows == [["2.5", "?"]] * 2 + [["4", "?"]] * 4
     assert shown.show(x[:1]).rows == [["2.5", "?"]]
 
 
-def test_a_number_that_most_rows_have_is_a_bin_of_its_own(tmp_path):
-    rows = [["0", "a"]] * 900 + [[str(k), "b"] for k in range(-20, 0)] + [[str(k), "b"] for k in range(1, 81)]
-    source = Csv(write_csv(tmp_path / "table.csv", ["gain", "b"], [*rows, ["", "a"], ["none", "a"]]), bins=5)
-    gains = source.categories[0]
-    assert gains == ("-11", "0", "14", "41", "67", "", "none")
-    assert np.bincount(everything(source)[:, 0]).tolist() == [20, 900, 27, 27, 26, 1, 1]
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("below", [0, 300, 1000])
+def test_a_number_that_most_rows_have_is_a_bin_of_its_own(tmp_path, below, sign):
+    values = [0] * 9000 + list(range(-below, 0)) + list(range(1, 1001 - below))
+    rows = [[str(sign * value), "a"] for value in values] + [["", "a"], ["none", "a"]]
+    source = Csv(write_csv(tmp_path / "table.csv", ["gain", "b"], rows), bins=20)
+    assert source.categories[0][20:] == ("", "none")
+    counts = np.bincount(everything(source)[:, 0])
+    assert counts.tolist().count(9000) == 1
+    assert np.sort(counts)[-2] <= 56  # a nineteenth of the others, 53, and what two sides of the zeros cost
+
+
+def test_spellings_of_one_number_are_one_bin_or_categories_of_their_own(tmp_path):
+    rows = [[cell, "x"] for cell in ("1", "1.0", "1e0", "2", "2.0", "3") * 3]
+    path = write_csv(tmp_path / "table.csv", ["a", "b"], rows)
+    assert Csv(path, bins=3).cardinalities == (6, 1)
+    cut = Csv(path, bins=2)
+    assert (cut.cardinalities, cut.edges[0]) == ((2, 1), (2.0,))
+    assert np.bincount(everything(cut)[:, 0]).tolist() == [9, 9]
+
+
+@pytest.mark.parametrize(
+    "edges", [[["x"], []], [[None], []], [[2.0, 1.0], []], [[float(k) for k in range(9)], []], [[]]]
+)
+def test_damaged_bins_are_noticed(tmp_path, edges):
+    path = write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k), "x"] for k in range(12)])
+    with pytest.raises(ValueError, match="columns and bins do not go together"):
+        Csv.from_facts(Csv(path, bins=4).facts | {"edges": edges})
 
 
 def test_few_numbers_and_words_stay_as_they_are(table, tmp_path):
@@ -265,15 +289,24 @@ def test_few_numbers_and_words_stay_as_they_are(table, tmp_path):
         Csv(str(tmp_path / "table.csv"), bins=1)
 
 
-def test_numbers_of_which_each_row_has_its_own_are_noticed(tmp_path, capsys):
-    path = write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k), str(k % 7)] for k in range(30)])
-    Csv(path)
-    assert capsys.readouterr().err == (
-        "every number is a category of its own, and most of 'a' stand in few of the 30 rows; --source.bins 20 cuts such "
-        "columns into bins\n"
+@pytest.mark.parametrize(
+    ("numbers", "noticed"),
+    [
+        (list(range(30)), True),
+        (list(range(20)), False),
+        ([k % 30 for k in range(300)], False),
+        ([0] * 900 + list(range(1, 60)), True),  # and what most rows have does not hide the others
+        (["id"] * 30, False),
+    ],
+)
+def test_numbers_that_few_rows_share_are_noticed(tmp_path, capsys, numbers, noticed):
+    path = write_csv(tmp_path / "table.csv", ["a", "b"], [[str(value), "x"] for value in numbers])
+    said = (
+        "most numbers of 'a' stand in three rows or fewer, and each is a category of its own; --source.bins 20 cuts such "
+        "columns into bins"
     )
-    Csv(path, bins=5)
-    assert capsys.readouterr().err == ""
+    assert Csv(path).advice == (said if noticed else None)
+    assert Csv(path, bins=5).advice is None
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

@@ -1,5 +1,6 @@
 """The web page: what it draws is what the commands draw, and it answers over HTTP."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -19,6 +20,13 @@ pytest.importorskip("gradio", reason="the page needs gradio (pip install 'vadd[d
 pytestmark = pytest.mark.filterwarnings("ignore")  # of gradio and what it uses
 
 SMALL = {"network.width": 8, "network.blocks": 1, "latent.dim": 2}
+
+
+@pytest.fixture(autouse=True)
+def tidied():
+    """What gradio leaves open is noticed here, where it is ignored, and not at the end of all tests."""
+    yield
+    gc.collect()
 
 
 def untrained(path, name: str, changes: dict | None = None) -> Run:

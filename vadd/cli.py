@@ -103,6 +103,7 @@ def train(
             return
     else:
         source = build.source(experiment.source)  # what is unusable is told as it was typed, before anything is made
+        advise(source)
         require_extractor(source, experiment.evaluation.extractor)
         if scorer := experiment.evaluation.scorer:
             require_scorer(scorer)
@@ -219,7 +220,7 @@ def fill(
         print(f"wrote {out}: a row for each of {len(known)} given, {num} completions at its end")
     else:
         if hasattr(source, "as_given") and given.endswith(".csv"):
-            source = source.as_given(given, num)
+            source = source.as_given(given, known, num)
         watched(filled, source, lambda: known.repeat(num, axis=0), watch, out)
 
 
@@ -287,7 +288,7 @@ def compare(
     *,
     methods: Methods = ("vadd", "mdm", "mdm-matched"),
     seeds: Annotated[
-        int | None, Field(ge=1, le=1000, description="runs of each method; default 5, of text or a paper's size 1")
+        int | None, Field(ge=1, le=1000, description="runs of each method; default 5, of text.* and *-paper 1")
     ] = None,
     steps: StepsList | None = None,
     out: Annotated[Path | None, Field(title="DIR", description="folder; default comparisons/RECIPE")] = None,
@@ -299,7 +300,7 @@ def compare(
     experiment = override(with_method(made(recipe), "vadd"), changes)
     for method in methods:
         with_method(experiment, method)
-    build.source(experiment.source)
+    advise(build.source(experiment.source))
     with remedy(lambda: "the same command goes on where this one stopped"):
         from vadd.compare import compare as compared
 
@@ -412,6 +413,11 @@ def require_same(run, names: dict[str, str | None], changes: dict[str, object]) 
         if of(located(here)) != of(located(there)):
             was = f"{run.path} was begun with {name} {of(there)}"
             raise InputError(f"{was}, not {of(here)}; leave that out, or begin another run")
+
+
+def advise(source) -> None:
+    if advice := getattr(source, "advice", None):
+        print(advice, file=sys.stderr)
 
 
 def opened(path: Path, out: Path | None = None, *read: str | None):

@@ -107,7 +107,7 @@ class CustomSource(Frozen):
     path: str = Field("", description="the file: .npy of integers, .csv with a header, or .txt with one item a line")
     length: Size = Field(0, description="text only: characters kept of a line; 0 takes the longest line")
     bins: Size = Field(
-        0, le=1000, description="csv only: columns with more numbers are cut into so many bins; 0: none is"
+        0, le=1000, description="csv only: a column with more different numbers is cut into so many bins; 0: none"
     )
 
 

@@ -64,7 +64,7 @@ class Loaded:
 
     def num(self, asked: int) -> int:
         """How many samples are drawn. Raises InputError for more than a page is to show, which its interface could ask."""
-        if not 1 <= asked <= MOST_SAMPLES:
+        if not isinstance(asked, int | float) or not 1 <= asked <= MOST_SAMPLES:
             raise InputError(f"samples must be 1 to {MOST_SAMPLES}, got {asked}")
         return POINTS if self.shows(Picture) and not self.of_images else int(asked)
 
@@ -141,7 +141,7 @@ def states(of: Loaded, num: int, steps: int, seed: int) -> list:
 
 def filled_images(of: Loaded, first: int, region: str, num: int, steps: int, seed: int) -> np.ndarray:
     """A test image, what is given of it, and completions, side by side."""
-    if not first:
+    if not first or not first >= 1:
         raise InputError("which test image is not told; give its number, 1 or more")
     whole = examples(of.source, f"test:{int(first)}")[-1:]
     known = hidden(of.source, whole, region)
@@ -164,7 +164,7 @@ def filled(of: Loaded, given: str, num: int, steps: int, seed: int):
             "there is nothing to fill in; write ? in a cell, [MASK:12] for twelve tokens, _ for a character"
         )
     rows = torch.from_numpy(np.asarray(known).repeat(of.num(num), axis=0))
-    source = of.source.as_given(given, len(rows)) if hasattr(of.source, "as_given") else of.source
+    source = of.source.as_given(given, known, len(rows)) if hasattr(of.source, "as_given") else of.source
     return shown(source, of.draw(num, steps, seed, given=rows))
 
 

@@ -16,8 +16,8 @@ import itertools
 import json
 import math
 import re
-import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self, final
 
@@ -46,7 +46,7 @@ __all__ = ["Array", "Csv", "Text"]
 FEWEST_ROWS = 10  # one for each of valid and test
 MOST_TOKENS = 2**16
 MOST_CATEGORIES = 1000
-MANY_NUMBERS, SELDOM = 20, 4  # a column with more different numbers, each in fewer rows on average, wants bins
+MANY, SELDOM = 20, 3  # a column with more different numbers that stand in no more than so many rows wants bins
 LONGEST_TEXT = 4096
 IMAGE = 4  # pixels at least, of either side of what is shown as an image
 PICTURE, GAP = 96, 1  # pixels of a picture's side that an image takes, and between images
@@ -64,6 +64,7 @@ class OwnFile:
     entropy = None
     ordered = False
     pad = None
+    advice: str | None = None  # a sentence for who trains on it
     facts: dict  # the arguments of `_know`; JSON
     x: np.ndarray
     partition: dict[str, np.ndarray]
@@ -177,22 +178,19 @@ class Csv(OwnFile):
         enough(len(rows), path, "rows")
         by_column = list(zip(*rows, strict=True))
         categories, edges = zip(*(binned(column, bins) for column in by_column), strict=True)
-        seldom = []
         for name, known in zip(columns, categories, strict=True):
-            numbers = sum(map(is_number, known))
             if len(known) > MOST_CATEGORIES:
-                remedy = "cut its numbers with --source.bins 20, or remove it" if numbers else "remove it"
+                cut = not bins and sum(not is_number(value) for value in known) < MOST_CATEGORIES // 2
+                remedy = "cut its numbers with --source.bins 20, or remove it" if cut else "remove it"
                 raise InputError(
                     f"column {name!r} of {path} has {len(known)} distinct values, at most {MOST_CATEGORIES} can be "
                     f"categories; {remedy} (an id has nothing to learn)"
                 )
-            if not bins and numbers > MANY_NUMBERS and len(rows) < SELDOM * numbers:
-                seldom.append(name)
-        if seldom:
-            print(
-                f"every number is a category of its own, and most of {', '.join(map(repr, seldom))} stand in few of the "
-                f"{len(rows)} rows; --source.bins 20 cuts such columns into bins",
-                file=sys.stderr,
+        seldom = [repr(name) for name, column in zip(columns, by_column, strict=True) if wants_bins(column)]
+        if seldom and not bins:
+            self.advice = (
+                f"most numbers of {', '.join(seldom)} stand in three rows or fewer, and each is a category of its own; "
+                "--source.bins 20 cuts such columns into bins"
             )
         self.know(columns=columns, categories=categories, edges=edges)
         of_columns = [[self.token(j, cell) for cell in column] for j, column in enumerate(by_column)]
@@ -207,7 +205,7 @@ class Csv(OwnFile):
         self.kept: list[dict[int, str]] = []
         if len(self.columns) != len(self.categories) or not all(map(all_words, (self.columns, *self.categories))):
             raise ValueError("columns and categories do not go together")
-        if len(self.edges) != len(self.columns) or not all(map(rising, self.edges)):
+        if len(self.edges) != len(self.columns) or not all(map(are_edges, self.edges, self.categories)):
             raise ValueError("columns and bins do not go together")
         self.cardinalities = tuple(map(len, self.categories))
         self.tokens = tuple({value: token for token, value in enumerate(known)} for known in self.categories)
@@ -223,13 +221,16 @@ class Csv(OwnFile):
                 row[j] = cell
         return Rows(self.columns, rows)
 
-    def as_given(self, given: str, times: int) -> Self:
-        """One that shows completions, so many times each row of a .csv that was read, with the cells given as they stand
-        there: a number is not changed to that of its bin."""
+    def as_given(self, given: str, known: np.ndarray, times: int) -> Self:
+        """One that shows completions, so many times each row of a .csv that was read, with the cells as they stand there
+        where they are `known` and not -1: a number is not changed to that of its bin."""
         names, rows = cells(given, "given")
         where = [self.columns.index(name) for name in names]
         of = copy.copy(self)
-        told = [{j: self.value(cell) for j, cell in zip(where, row, strict=True) if cell != "?"} for row in rows]
+        told = [
+            {j: self.value(cell) for j, cell in zip(where, row, strict=True) if tokens[j] >= 0}
+            for row, tokens in zip(rows, known, strict=True)
+        ]
         of.kept = [kept for kept in told for _ in range(times)]
         return of
 
@@ -272,26 +273,38 @@ class Csv(OwnFile):
 
 
 def binned(column: Sequence[str], bins: int) -> tuple[list[str], list[float]]:
-    """The categories of a column, and from which number on each bin but the first begins, if its numbers are cut: where a
-    bin holds about its part of the rows that are left, so that a number that most rows have leaves the others their bins."""
+    """The categories of a column, and from which number on each bin but the first begins, if its numbers are cut: into at
+    most `bins`, the largest as small as it can be, where a number that more rows have is a bin by itself."""
     known = sorted(set(column), key=by_size)
-    if not 0 < bins < sum(map(is_number, known)):
-        return known, []
     cells = sorted(filter(is_number, column), key=by_size)
-    numbers, starts, counts = np.unique(np.array(cells, dtype=float), return_index=True, return_counts=True)
-    first, taken, rest = [0], 0, len(cells)
-    for k, count in enumerate(counts.tolist()):
-        if taken and len(first) < bins and taken + count / 2 > rest / (bins - len(first) + 1):
+    numbers, starts = np.unique(np.array(cells, dtype=float), return_index=True)
+    if not 0 < bins < len(numbers):
+        return known, []
+    ends = np.append(starts[1:], len(cells))
+
+    def first_of_bins(most: int) -> list[int]:
+        """Which numbers they begin with, if none is to hold more than so many rows."""
+        first = [0]
+        while (k := max(int(np.searchsorted(ends, starts[first[-1]] + most, "right")), first[-1] + 1)) < len(numbers):
             first.append(k)
-            rest, taken = rest - taken, 0
-        taken += count
+        return first
+
+    most = bisect_left(range(len(cells)), True, lo=1, key=lambda most: len(first_of_bins(most)) <= bins)
+    first = first_of_bins(most)
     borders = [*starts[first].tolist(), len(cells)]
     medians = [cells[(start + end - 1) // 2] for start, end in itertools.pairwise(borders)]
     return [*medians, *(value for value in known if not is_number(value))], numbers[first[1:]].tolist()
 
 
-def rising(edges: Sequence[float]) -> bool:
-    return all(a < b for a, b in itertools.pairwise(edges))
+def wants_bins(column: Sequence[str]) -> bool:
+    """Whether it has many different numbers, most of which hardly any rows share."""
+    counts = [count for value, count in Counter(column).items() if is_number(value)]
+    return sum(count <= SELDOM for count in counts) > max(MANY, len(counts) / 2)
+
+
+def are_edges(edges: Sequence[object], categories: Sequence[str]) -> bool:
+    whole = len(edges) < max(1, len(categories)) and all(isinstance(edge, float) for edge in edges)
+    return whole and all(a < b for a, b in itertools.pairwise(edges))
 
 
 def all_words(values: Sequence[object]) -> bool:
