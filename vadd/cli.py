@@ -177,7 +177,12 @@ def fill(
     ] = None,
     steps: Steps,
     num: Annotated[int, Field(ge=1, lt=MANY, description="completions of each given example")] = 1,
-    latents: LatentsGiven = None,
+    latents: Annotated[
+        Latents | None,
+        Field(
+            description="z a step, sample, batch; or a control. fixed: one that suits what is given, best for images"
+        ),
+    ] = None,
     grid: GridGiven = None,
     sampler: SamplerGiven = None,
     temperature: Temperature = None,
