@@ -76,7 +76,7 @@ def paper(recipe: str, about: str, source: CorpusSource, *, batch: int) -> Exper
 
 def lm1b_paper() -> Experiment:
     about = (
-        "LM1B, 128 tokens of BERT, padded; DiT of 139M, 1,000,000 steps of 512: for GPUs; not measured yet (the "
+        "LM1B, 128 tokens of BERT, padded; DiT of 139M, 1,000,000 steps of 512: for GPUs; here only run for fifty (the "
         "paper's 20.5 is of its objective, no bound)"
     )
     source = CorpusSource(name="lm1b", tokenizer="bert-base-uncased", length=128, packing="pad")
@@ -84,5 +84,5 @@ def lm1b_paper() -> Experiment:
 
 
 def owt_paper() -> Experiment:
-    about = "OpenWebText, 1024 tokens of GPT-2; DiT of 170M, 1,000,000 steps of 512: for GPUs; not measured yet"
+    about = "OpenWebText, 1024 tokens of GPT-2; DiT of 170M, 1,000,000 steps of 512: for GPUs; here only run for a dozen"
     return paper("owt-paper", about, CorpusSource(name="openwebtext", tokenizer="gpt2", length=1024), batch=16)
