@@ -84,5 +84,7 @@ def lm1b_paper() -> Experiment:
 
 
 def owt_paper() -> Experiment:
-    about = "OpenWebText, 1024 tokens of GPT-2; DiT of 170M, 1,000,000 steps of 512: for GPUs; here only run for a dozen"
+    about = (
+        "OpenWebText, 1024 tokens of GPT-2; DiT of 170M, 1,000,000 steps of 512: for GPUs; here only run for a dozen"
+    )
     return paper("owt-paper", about, CorpusSource(name="openwebtext", tokenizer="gpt2", length=1024), batch=16)
