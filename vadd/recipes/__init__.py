@@ -103,7 +103,7 @@ def parsed(method: str) -> tuple[str, dict[str, str]]:
 
 def default_seeds(experiment: Experiment) -> int:
     """Runs of each method in a comparison, unless told: 5, and 1 of long text or at the size of a paper."""
-    return 1 if experiment.source.kind in CHAINED or experiment.recipe.endswith("-paper") else 5
+    return 1 if experiment.source.kind == "corpus" or experiment.recipe.endswith("-paper") else 5
 
 
 def with_method(experiment: Experiment, method: str) -> Experiment:
