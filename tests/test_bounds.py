@@ -179,6 +179,17 @@ def test_every_proposal_gives_the_same_integrals_with_many_particles(models, nam
         assert mean == pytest.approx(over_paths(model, x, 2, latents).mean().item(), abs=0.03 + 4 * error)
 
 
+@pytest.mark.parametrize("proposal", PROPOSALS)
+@pytest.mark.parametrize("particles", [2, 8])
+def test_every_proposal_is_unbiased_with_few_particles(models, proposal, particles):
+    model = models["three tokens"]
+    x = everything(model)[::5]
+    exact = torch.exp(-exact_nll(model, x, 1, nodes=NODES))
+    found = nelbo(model, x.repeat(4000, 1), 1, particles=particles, proposal=proposal, generator=generator(3))
+    p = torch.exp(-found).view(4000, -1)
+    assert ((p.mean(0) - exact).abs() < 4 * p.std(0) / 4000**0.5 + 1e-4 * exact).all()
+
+
 class ExactPosterior:
     """Answers with z ~ f(z) p(z) / ∫ f p, tabulated on narrow cells: a perfect proposal for one dimension."""
 
@@ -289,7 +300,7 @@ def test_what_is_asked_of_a_bound_is_checked():
     model = small_model()
     x = everything(model)
     with pytest.raises(
-        InputError, match="proposal must be one of recognition, step, mixture, step-mixture, got 'best'"
+        InputError, match="proposal must be one of recognition, step, mixture, step-mixture, adapted, got 'best'"
     ):
         nelbo(model, x, 1, proposal="best")
     with pytest.raises(InputError, match="a likelihood is defined for fresh, fixed, mean, zero latents, got 'shared'"):

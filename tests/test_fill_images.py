@@ -159,6 +159,14 @@ def test_given_pixels_come_back_exactly(run, here, mask):
     assert not np.array_equal(filled, np.repeat(x, 2, axis=0))
 
 
+def test_who_fills_with_a_new_z_in_each_step_is_told_of_one_that_suits_what_is_given(run, here, capsys):
+    line = "fill run --given test:1 --mask lower --steps 2 --out filled.npy".split()
+    assert main(line) == 0
+    assert "note: z is drawn anew in each step; --latents fixed keeps one" in capsys.readouterr().err
+    assert main([*line, "--latents", "fresh"]) == 0
+    assert "note" not in capsys.readouterr().err
+
+
 def test_a_file_of_whole_images_is_masked_too_and_a_png_is_a_picture_for_people(run, here, capsys):
     np.save("x.npy", Digits().split("test")[:4].astype(np.int64))
     assert (

@@ -42,7 +42,7 @@ Methods = Annotated[
     Field(title="METHOD", min_length=1, description="names of methods, also with changes: vadd,latent.dim=4"),
 ]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
-Proposal = Literal["recognition", "step", "mixture", "step-mixture"]
+Proposal = Literal["recognition", "step", "mixture", "step-mixture", "adapted"]
 Extractor = Literal["auto", "classifier", "inception", "none"]
 Out = Annotated[
     Path, Field(title="FILE", description=".npy .csv .png .gif .txt .jsonl, as suits the data; default: a look")
@@ -220,6 +220,11 @@ def fill(
     def filled(callback=None):
         return completed(of, given=known, steps=steps, callback=callback, **changes)
 
+    of_run = of.experiment
+    fresh = of_run.latent.dim > 0 and of_run.sampling.latents == "fresh" and of_run.latent.prior != "state"
+    if latents is None and fresh and len(source.shape) > 1:
+        told = "--latents fixed keeps one that suits what is given, and was right more often on MNIST (docs/images.md)"
+        print(f"note: z is drawn anew in each step; {told}", file=sys.stderr)
     if out is not None and out.suffix == ".png" and len(source.shape) > 1:
         write_picture(out, beside(source, whole, known, filled()))
         print(f"wrote {out}: a row for each of {len(known)} given, {num} completions at its end")

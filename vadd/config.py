@@ -319,7 +319,7 @@ class Evaluation(Frozen):
     num: int = Field(100_000, ge=2, lt=MANY, description="samples drawn for each number of steps")
     held_out: int = Field(2000, ge=2, lt=MANY, description="held-out examples for the likelihood")
     particles: Count = Field(16, description="importance samples K of the likelihood")
-    proposal: Literal["recognition", "step", "mixture", "step-mixture"] = Field(
+    proposal: Literal["recognition", "step", "mixture", "step-mixture", "adapted"] = Field(
         "mixture", description="where they come from; any gives a bound, this one was the tightest (docs/likelihood.md)"
     )
     extractor: Literal["auto", "classifier", "inception", "none"] = Field(

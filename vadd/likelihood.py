@@ -18,6 +18,7 @@ tight it is:
     step          q = r_φ(z | x_U, x_t): the same network, the tokens that stay masked hidden from it
     mixture       half of the particles from r_φ(z | x, M), half from p(z), each weighed by the density of both
     step-mixture  the same with the step-aware q
+    adapted       a quarter from p(z), the others around those that had weight in four tries before: for z of few numbers
 
 For fixed z all of x is in one integral, q = r_φ(z | x, everything masked), and "step" is no different.
 
@@ -43,10 +44,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.errors import InputError
-from vadd.latent import Chain, Gaussian, Law, Link, Mode, Posterior, Replay, Scaled, law
+from vadd.latent import Chain, Gaussian, Law, Link, Mode, Offered, Posterior, Replay, Scaled, law
 from vadd.masking import Masking, require_tokens
 from vadd.model import MaskedDiffusion
-from vadd.noise import Streams, drawn, uniform
+from vadd.noise import Streams, drawn, normal, uniform
 from vadd.objective import log_mu, repeated, token_log_mu
 from vadd.schedule import Grid, time_grid
 
@@ -163,11 +164,70 @@ def step_mixture(model, x, masked, revealed, t, particles, streams) -> Posterior
     return _mixed(step(model, x, masked, revealed, t, particles, streams), particles)
 
 
+def adapted(model, x, masked, revealed, t, particles, streams) -> "Posterior | Around":
+    """Population Monte Carlo (Cappé et al. 2004): K z of the mixture, weighed by the tokens of this step alone, then three
+    times K z around those, and so the last ones, which are the particles. For fixed z the step is one that reveals all.
+    With one particle, or if z is no vector, the mixture."""
+    q = mixture(model, x, masked, revealed, t, particles, streams.fork(0))
+    if particles == 1 or [len(shape) for shape in model.denoiser.latents] != [1]:
+        return q
+    step = [a.repeat_interleave(particles, 0) for a in (x, model.masking.hide(x, masked), t, revealed)]
+    least = None
+    for k in range(4):
+        log_f = log_mu(model, *step, q).double().view(-1, particles)
+        if least is None:
+            least = Around.LEAST * q.approximations[0].log_std.exp().unflatten(0, (-1, particles))[:, 0]
+        q = Around(
+            q.latents[0].unflatten(0, (-1, particles)), log_f + _log_ratio(q, particles), least, streams.fork(k + 1)
+        )
+    return q
+
+
+class Around:
+    """Answers with K z a row, those of one row side by side: a share s of them from p(z), the others around K z_j of before,
+
+        q(z) = s p(z) + (1-s) Σ_j w_j N(z; z_j, diag h²),
+
+    w_j their weights, h the deviation of the weighed z_j by n^{-1/(d+4)}, n = 1/Σ w_j² (Scott's rule), by SCALE, at least
+    `least` (B, d). `log_ratio` (B K,) is log p(z) - log q(z)."""
+
+    EXPLORE, SCALE, LEAST = 4, 1.5, 0.3  # one in so many is from p(z)
+    explore = None
+
+    def __init__(self, z: Float[Tensor, "B K d"], log_w: Float[Tensor, "B K"], least: Float[Tensor, "B d"], streams):
+        self.z, self.w, self.streams = z.double(), torch.softmax(log_w, 1), streams
+        w = self.w[..., None]
+        mean = (w * self.z).sum(1, keepdim=True)
+        std = (w * (self.z - mean) ** 2).sum(1).sqrt()
+        self.h = torch.maximum(self.SCALE * std * (w**2).sum(1) ** (1 / (z.shape[-1] + 4)), least.double())
+        self.latents: list[Tensor] = []
+
+    def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
+        p, (rows, K, d), h = law(prior), self.z.shape, self.h[:, None]
+        streams, where = self.streams.repeat(K), self.z.device
+        n = K - max(1, K // self.EXPLORE)
+        k = torch.arange(K, device=where)
+        u = (uniform(self.streams.fork(K), (rows, 1), where) + k) / n  # systematically: n w_j around each, up to one
+        j = torch.searchsorted(self.w.cumsum(1), u).clamp(max=K - 1)
+        centre = self.z.gather(1, j[..., None].expand(-1, -1, d))
+        z = (centre + h * normal(streams, (rows * K, d), where).view(rows, K, d)).float()
+        z = torch.where((k < n)[:, None], z, p.sample(streams.fork(0)).view(rows, K, d))
+        constant = 0.5 * d * math.log(2 * math.pi) + h.log().sum(-1)
+        near = torch.logsumexp(self.w.log()[:, None] - 0.5 * torch.cdist(z.double() / h, self.z / h) ** 2, 2) - constant
+        log_p = p.log_prob(z.flatten(0, 1)).double()
+        self.log_ratio = math.log(K) - torch.logaddexp(
+            near.flatten() - log_p + math.log(n), log_p.new_tensor(math.log(K - n))
+        )
+        self.latents.append(z.flatten(0, 1))
+        return self.latents[-1]
+
+
 PROPOSALS: dict[str, Proposal] = {
     "recognition": recognition,
     "step": step,
     "mixture": mixture,
     "step-mixture": step_mixture,
+    "adapted": adapted,
 }
 
 
