@@ -160,7 +160,7 @@ def test_given_pixels_come_back_exactly(run, here, mask):
 
 
 def test_who_fills_with_a_new_z_in_each_step_is_told_of_one_that_suits_what_is_given(run, here, capsys):
-    line = "fill run --given test:1 --mask lower --steps 2 --out filled.npy".split()
+    line = ["fill", "run", "--given", "test:1", "--mask", "lower", "--steps", "2", "--out", "filled.npy"]
     assert main(line) == 0
     assert "note: z is drawn anew in each step; --latents fixed keeps one" in capsys.readouterr().err
     assert main([*line, "--latents", "fresh"]) == 0
