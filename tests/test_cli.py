@@ -133,6 +133,7 @@ def told(capsys, line: str) -> str:
             "train custom.text --source.path x.txt --source.bins 3",
             "source.bins are of a table, got 3 for a custom.text",
         ),
+        ("train custom.csv --source.path x.csv --source.codes zip", "source.codes are what bins leave alone, got zip"),
         ("train toy.coins --train.steps 9999999999999999999999", "train.steps must be less than 2147483648, got 9999"),
         ("train toy.coins --network.blocks 1001", "network.blocks must be at most 1000, got 1001"),
         ("train toy.coins --seed 1 --seed 2", "--seed is given twice; leave one of the two out"),
@@ -594,7 +595,7 @@ def test_help_of_a_recipe_lists_every_field_with_its_value_and_description(capsy
     words = " ".join(capsys.readouterr().out.split())
     for field, (value, info) in fields(recipe(name)).items():
         if isinstance(value, tuple):
-            assert f"{spelled(field)} {' '.join(map(str, value))} " in words
+            assert f"{spelled(field)} {' '.join(map(str, value)) or 'none'} " in words
         elif value not in (None, "", True, False):
             assert f"{spelled(field)} {value} " in words
         assert (info.description or "") in words

@@ -239,6 +239,18 @@ def test_numbers_are_cut_into_bins_of_about_equally_many_rows_and_shown_as_their
     assert (again.show(x).rows, again.read(given).tolist()) == (source.show(x).rows, source.read(given).tolist())
 
 
+def test_codes_are_no_quantities_and_stay_whole(tmp_path):
+    rows = [[str(k), str(10_000 + k % 30)] for k in range(60)]
+    path = write_csv(tmp_path / "table.csv", ["age", "zip"], rows)
+    source = Csv(path, bins=5, codes=("zip",))
+    assert source.cardinalities == (5, 30)
+    assert sorted(row[1] for row in source.show(everything(source)).rows) == sorted(row[1] for row in rows)
+    with pytest.raises(
+        InputError, match=r"--source\.codes names a column 'zap' that .* does not have, did you mean 'zip'"
+    ):
+        Csv(path, bins=5, codes=("zap",))
+
+
 def test_completions_show_the_numbers_that_were_given_and_no_others(tmp_path):
     source = Csv(write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k), "?"] for k in range(30)]), bins=3)
     given = write_csv(tmp_path / "given.csv", ["b", "a"], [["?", "2.5"], [r"\?", "?"], [r"\?", "7"]])
@@ -303,7 +315,7 @@ def test_numbers_that_few_rows_share_are_noticed(tmp_path, capsys, numbers, noti
     path = write_csv(tmp_path / "table.csv", ["a", "b"], [[str(value), "x"] for value in numbers])
     said = (
         "most numbers of 'a' stand in three rows or fewer, and each is a category of its own; --source.bins 20 cuts such "
-        "columns into bins"
+        "columns into bins, but for those that --source.codes names"
     )
     assert Csv(path).advice == (said if noticed else None)
     assert Csv(path, bins=5).advice is None

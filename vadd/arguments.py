@@ -178,9 +178,11 @@ def field_manual(recipe: str) -> str:
 
 def spoken(value: object) -> str:
     """A value as it is given on the command line."""
+    if value in (None, "", ()):
+        return "none"
     if isinstance(value, tuple | list):
         return " ".join(map(spoken, value))
-    return "none" if value in (None, "") else str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def columns(rows: list[tuple[str, str]], width: int = WIDTH) -> str:

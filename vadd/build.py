@@ -46,7 +46,7 @@ def source(of: config.Source, facts: dict | None = None) -> Source:
         case config.CustomSource(kind="array"):
             return data.Array(of.path)
         case config.CustomSource(kind="csv"):
-            return data.Csv(of.path, of.bins)
+            return data.Csv(of.path, of.bins, of.codes)
         case config.CustomSource(kind="text"):
             return data.Text(of.path, of.length)
         case config.CorpusSource():
@@ -252,6 +252,11 @@ def require_of_use(of: config.Experiment) -> None:
     if isinstance(of.source, config.CustomSource) and of.source.bins and of.source.kind != "csv":
         raise InputError(
             f"source.bins are of a table, got {of.source.bins} for a custom.{of.source.kind} source; leave them out"
+        )
+    if isinstance(of.source, config.CustomSource) and of.source.codes and not of.source.bins:
+        raise InputError(
+            f"source.codes are what bins leave alone, got {', '.join(of.source.codes)} and no bins; add --source.bins 20, "
+            "or leave them out"
         )
     if of.evaluation.extractor_weights and of.evaluation.extractor != "inception":
         raise InputError(

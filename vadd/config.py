@@ -109,6 +109,7 @@ class CustomSource(Frozen):
     bins: Size = Field(
         0, le=1000, description="csv only: a column with more different numbers is cut into so many bins; 0: none"
     )
+    codes: tuple[str, ...] = Field((), description="csv only: columns whose numbers are no quantities, and are not cut")
 
 
 class CorpusSource(Frozen):

@@ -58,7 +58,11 @@ def override(experiment: Experiment, changes: Mapping[str, object]) -> Experimen
         if name not in known:
             hint = "; --method is what chooses it" if name == "objective.kind" else did_you_mean(name, known, spelled)
             raise InputError(f"{experiment.recipe} has no option {spelled(name)}{hint}")
-    none = {name: known[name][0] for name, value in changes.items() if value == "none" and known[name][0] in (None, "")}
+    none = {
+        name: known[name][0]
+        for name, value in changes.items()
+        if value in ("none", ["none"], ("none",)) and known[name][0] in (None, "", ())
+    }
     return replaced(experiment, {**changes, **none})
 
 

@@ -158,13 +158,14 @@ class Csv(OwnFile):
     below `cardinalities[j]`: no model draws others.
 
     With `bins`, the numbers of a column that has more distinct ones are cut into so many bins, or fewer, of about equally
-    many rows. A bin is shown as its median, and a number that is given is that of the bin which it falls into.
+    many rows, but not those of the columns `codes`. A bin is shown as its median, and a number that is given is that of the
+    bin which it falls into.
 
     Raises InputError if the file cannot be read, a row does not fit the header, or there are fewer than two columns,
-    fewer than ten rows, columns of one name, or more than 1,000 categories in a column.
+    fewer than ten rows, columns of one name, more than 1,000 categories in a column, or no column of a name in `codes`.
     """
 
-    def __init__(self, path: str, bins: int = 0, seed: int = 0):
+    def __init__(self, path: str, bins: int = 0, codes: Sequence[str] = (), seed: int = 0):
         if path.endswith((".npy", ".npz")):
             raise InputError(
                 f"custom.csv reads a .csv, got {path!r}; an array of integers is for the recipe custom.array"
@@ -177,7 +178,14 @@ class Csv(OwnFile):
             raise InputError(f"{path} has one column, {columns[0]!r}, at least two are needed; separate them by commas")
         enough(len(rows), path, "rows")
         by_column = list(zip(*rows, strict=True))
-        categories, edges = zip(*(binned(column, bins) for column in by_column), strict=True)
+        for name in codes:
+            if name not in columns:
+                raise InputError(
+                    f"--source.codes names a column {name!r} that {path} does not have{nearest(name, columns)}"
+                )
+        of_columns = zip(columns, by_column, strict=True)
+        found = (binned(column, 0 if name in codes else bins) for name, column in of_columns)
+        categories, edges = zip(*found, strict=True)
         for name, known in zip(columns, categories, strict=True):
             if len(known) > MOST_CATEGORIES:
                 cut = not bins and sum(not is_number(value) for value in known) < MOST_CATEGORIES // 2
@@ -190,7 +198,7 @@ class Csv(OwnFile):
         if seldom and not bins:
             self.advice = (
                 f"most numbers of {', '.join(seldom)} stand in three rows or fewer, and each is a category of its own; "
-                "--source.bins 20 cuts such columns into bins"
+                "--source.bins 20 cuts such columns into bins, but for those that --source.codes names"
             )
         self.know(columns=columns, categories=categories, edges=edges)
         of_columns = [[self.token(j, cell) for cell in column] for j, column in enumerate(by_column)]
