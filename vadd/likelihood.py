@@ -18,7 +18,8 @@ tight it is:
     step          q = r_φ(z | x_U, x_t): the same network, the tokens that stay masked hidden from it
     mixture       half of the particles from r_φ(z | x, M), half from p(z), each weighed by the density of both
     step-mixture  the same with the step-aware q
-    adapted       a quarter from p(z), the others around those that had weight in four tries before: for z of few numbers
+    adapted       a quarter from p(z), the others around those that had weight in four tries before: for z of few numbers,
+                  and integrals of all of x; in other steps, whose few tokens say little of z, the mixture
 
 For fixed z all of x is in one integral, q = r_φ(z | x, everything masked), and "step" is no different.
 
@@ -125,6 +126,8 @@ def bound(
     if isinstance(proposal, str):
         if proposal not in PROPOSALS:
             raise InputError(f"proposal must be one of {', '.join(PROPOSALS)}, got {proposal!r}")
+        if proposal == "adapted" and latents != "fixed" and steps > 1:
+            proposal = "mixture"
         proposal = recognition if model.chain else PROPOSALS[proposal]
     times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
     if latents == "zero" or not model.has_latents_at(steps):
@@ -165,9 +168,9 @@ def step_mixture(model, x, masked, revealed, t, particles, streams) -> Posterior
 
 
 def adapted(model, x, masked, revealed, t, particles, streams) -> "Posterior | Around":
-    """Population Monte Carlo (Cappé et al. 2004): K z of the mixture, weighed by the tokens of this step alone, then three
-    times K z around those, and so the last ones, which are the particles. For fixed z the step is one that reveals all.
-    With one particle, or if z is no vector, the mixture."""
+    """Population Monte Carlo (Cappé et al. 2004): K z of the mixture, weighed by their likelihood if one step revealed all,
+    three times K z around those with weight, and so the last ones, which are the particles. With one particle, or if z is
+    no vector, the mixture."""
     q = mixture(model, x, masked, revealed, t, particles, streams.fork(0))
     if particles == 1 or [len(shape) for shape in model.denoiser.latents] != [1]:
         return q
