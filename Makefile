@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: $(VENV)/installed
 	$(BIN)/vadd compare toy.checkerboard --methods vadd mdm --seeds 1 --train.steps 2000 --evaluation.num 20000 --evaluation.held-out 1000 --out comparisons/demo-checkerboard
-	$(BIN)/vadd compare image.digits --methods vadd mdm --seeds 1 --out comparisons/demo-digits
+	$(BIN)/vadd compare image.digits --methods vadd mdm --seeds 1 --evaluation.particles 16 --out comparisons/demo-digits
 	@echo
 	@echo "Open comparisons/demo-checkerboard/report.html and comparisons/demo-digits/report.html"
 
