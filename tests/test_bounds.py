@@ -5,6 +5,7 @@ sampler in test_identities). Between it and an estimate stands the expected cost
 force: a token is revealed in step k with probability α_{t_{k-1}} - α_{t_k}.
 """
 
+import copy
 import itertools
 import math
 
@@ -180,7 +181,7 @@ def test_every_proposal_gives_the_same_integrals_with_many_particles(models, nam
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS)
-@pytest.mark.parametrize("particles", [2, 8])
+@pytest.mark.parametrize("particles", [2, 16])
 def test_every_proposal_is_unbiased_with_few_particles(models, proposal, particles):
     model = models["three tokens"]
     x = everything(model)[::5]
@@ -188,6 +189,17 @@ def test_every_proposal_is_unbiased_with_few_particles(models, proposal, particl
     found = nelbo(model, x.repeat(4000, 1), 1, particles=particles, proposal=proposal, generator=generator(3))
     p = torch.exp(-found).view(4000, -1)
     assert ((p.mean(0) - exact).abs() < 4 * p.std(0) / 4000**0.5 + 1e-4 * exact).all()
+
+
+def test_adapted_particles_are_as_many_where_no_z_explains_an_example(models):
+    """A token that cannot come: infinite, not undefined."""
+    model = copy.deepcopy(models["three tokens"])
+    with torch.no_grad():
+        model.denoiser.out.bias[0] = -math.inf
+    x = everything(model)[:1]
+    assert x.min() == 0
+    found = bound(model, x, 2, particles=16, latents="fixed", proposal="adapted", generator=generator(1))
+    assert found.nelbo.tolist() == [math.inf]
 
 
 class ExactPosterior:

@@ -497,6 +497,13 @@ def test_a_model_without_latents_refuses_what_concerns_them(capsys, here, option
     assert f"draws no z, got {option.replace('-', '_')} {value}" in said
 
 
+@pytest.mark.parametrize(("ema", "noted"), [("0.999", True), ("0.9", False)])
+def test_a_training_shorter_than_its_average_of_weights_is_noticed(capsys, here, ema, noted):
+    assert main(["train", "toy.coins", "--train.steps", "30", "--train.batch", "8", "--train.ema", ema]) == 0
+    said = "averages over some 1000 steps (train.ema 0.999), and after 30 the first ones are still 97% of them"
+    assert (said in capsys.readouterr().err) is noted
+
+
 def test_a_chain_is_trained_evaluated_filled_and_exported_and_refuses_what_is_not_for_it(capsys, here):
     (here / "t.csv").write_text("a,b\n" + "x,1\ny,2\nz,3\n" * 20)
     small = "--train.steps 20 --train.batch 16 --network.width 8"

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from vadd import __version__, build
 from vadd.arguments import call, columns
-from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler
+from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler, Train
 from vadd.errors import InputError, too_large
 from vadd.overrides import fields, override
 from vadd.recipes import METHODS, RECIPES, default_seeds, named, parsed, with_method
@@ -103,7 +103,7 @@ def train(
             return
     else:
         source = build.source(experiment.source)  # what is unusable is told as it was typed, before anything is made
-        advise(source)
+        advise(source, experiment.train)
         require_extractor(source, experiment.evaluation.extractor)
         if scorer := experiment.evaluation.scorer:
             require_scorer(scorer)
@@ -310,7 +310,7 @@ def compare(
     experiment = override(with_method(made(recipe), "vadd"), changes)
     for method in methods:
         with_method(experiment, method)
-    advise(build.source(experiment.source))
+    advise(build.source(experiment.source), experiment.train)
     with remedy(lambda: "the same command goes on where this one stopped"):
         from vadd.compare import compare as compared
 
@@ -425,9 +425,17 @@ def require_same(run, names: dict[str, str | None], changes: dict[str, object]) 
             raise InputError(f"{was}, not {of(here)}; leave that out, or begin another run")
 
 
-def advise(source) -> None:
+def advise(source, of: Train) -> None:
+    """What is no mistake, and still hardly meant: of the data, and of a training that its average of weights outlasts."""
     if advice := getattr(source, "advice", None):
         print(advice, file=sys.stderr)
+    if of.steps * (1 - of.ema) < 2:
+        first, shorter = of.ema**of.steps, max(0.0, 1 - 10 / of.steps)
+        print(
+            f"note: the weights that are kept are averages over some {1 / (1 - of.ema):.0f} steps (train.ema {of.ema:g}), and "
+            f"after {of.steps} the first ones are still {first:.0%} of them; --train.ema {shorter:.2g} suits",
+            file=sys.stderr,
+        )
 
 
 def opened(path: Path, out: Path | None = None, *read: str | None):

@@ -66,6 +66,8 @@ def step_costs(
     x, times = x.to(model.device).long(), times.to(model.device)
     particles = particles if model.has_latents and latents != "zero" else 1
     streams = Streams.spawn(len(x), generator, model.device)
+    if proposal == "adapted":  # which is for integrals of all of x
+        proposal = "mixture"
     rows = max(1, batch // particles)
     total = torch.zeros(len(times), len(times), dtype=torch.float64, device=model.device)
     for i in range(0, len(x), rows):

@@ -18,8 +18,8 @@ tight it is:
     step          q = r_φ(z | x_U, x_t): the same network, the tokens that stay masked hidden from it
     mixture       half of the particles from r_φ(z | x, M), half from p(z), each weighed by the density of both
     step-mixture  the same with the step-aware q
-    adapted       a quarter from p(z), the others around those that had weight in four tries before: for z of few numbers,
-                  and integrals of all of x; in other steps, whose few tokens say little of z, the mixture
+    adapted       an eighth from p(z), an eighth from r_φ, the others around those that had weight in four tries before:
+                  for z of at most eight numbers, 16 particles or more, and integrals of all of x; else the mixture
 
 For fixed z all of x is in one integral, q = r_φ(z | x, everything masked), and "step" is no different.
 
@@ -169,59 +169,67 @@ def step_mixture(model, x, masked, revealed, t, particles, streams) -> Posterior
 
 def adapted(model, x, masked, revealed, t, particles, streams) -> "Posterior | Around":
     """Population Monte Carlo (Cappé et al. 2004): K z of the mixture, weighed by their likelihood if one step revealed all,
-    three times K z around those with weight, and so the last ones, which are the particles. With one particle, or if z is
-    no vector, the mixture."""
+    three times K z around those with weight, and so the last ones, which are the particles. With fewer than sixteen, or if
+    z is no vector of at most eight numbers, the mixture: there kernels around a few z are lost."""
     q = mixture(model, x, masked, revealed, t, particles, streams.fork(0))
-    if particles == 1 or [len(shape) for shape in model.denoiser.latents] != [1]:
+    if particles < 16 or model.denoiser.latents not in [((d,),) for d in range(1, 9)]:
         return q
     step = [a.repeat_interleave(particles, 0) for a in (x, model.masking.hide(x, masked), t, revealed)]
-    least = None
+    r = None
     for k in range(4):
         log_f = log_mu(model, *step, q).double().view(-1, particles)
-        if least is None:
-            least = Around.LEAST * q.approximations[0].log_std.exp().unflatten(0, (-1, particles))[:, 0]
-        q = Around(
-            q.latents[0].unflatten(0, (-1, particles)), log_f + _log_ratio(q, particles), least, streams.fork(k + 1)
-        )
+        if r is None:
+            r = Gaussian(*(a.unflatten(0, (-1, particles))[:, 0] for a in q.approximations[0]))
+        z = q.latents[0].unflatten(0, (-1, particles))
+        q = Around(z, log_f + _log_ratio(q, particles), r, streams.fork(k + 1))
     return q
 
 
 class Around:
-    """Answers with K z a row, those of one row side by side: a share s of them from p(z), the others around K z_j of before,
+    """Answers with K z a row, those of one row side by side: an eighth of them from p(z), an eighth from r, the others
+    around K z_j of before,
 
-        q(z) = s p(z) + (1-s) Σ_j w_j N(z; z_j, diag h²),
+        q(z) = ⅛ p(z) + ⅛ r(z) + ¾ Σ_j w_j N(z; z_j, diag h²),
 
     w_j their weights, h the deviation of the weighed z_j by n^{-1/(d+4)}, n = 1/Σ w_j² (Scott's rule), by SCALE, at least
-    `least` (B, d). `log_ratio` (B K,) is log p(z) - log q(z)."""
+    LEAST of r's. `log_ratio` (B K,) is log p(z) - log q(z)."""
 
-    EXPLORE, SCALE, LEAST = 4, 1.5, 0.3  # one in so many is from p(z)
+    SCALE, LEAST = 1.5, 0.3
     explore = None
 
-    def __init__(self, z: Float[Tensor, "B K d"], log_w: Float[Tensor, "B K"], least: Float[Tensor, "B d"], streams):
-        self.z, self.w, self.streams = z.double(), torch.softmax(log_w, 1), streams
+    def __init__(self, z: Float[Tensor, "B K d"], log_w: Float[Tensor, "B K"], r: Gaussian, streams):
+        nowhere = log_w.amax(1, keepdim=True) == -math.inf
+        self.z, self.w = z.double(), torch.softmax(log_w.masked_fill(nowhere, 0.0), 1)
+        self.r, self.streams = Gaussian(r.mean.double(), r.log_std.double()), streams
         w = self.w[..., None]
         mean = (w * self.z).sum(1, keepdim=True)
         std = (w * (self.z - mean) ** 2).sum(1).sqrt()
-        self.h = torch.maximum(self.SCALE * std * (w**2).sum(1) ** (1 / (z.shape[-1] + 4)), least.double())
+        wide = self.SCALE * std * (w**2).sum(1) ** (1 / (z.shape[-1] + 4))
+        self.h = torch.maximum(wide, self.LEAST * self.r.log_std.exp())
         self.latents: list[Tensor] = []
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
-        p, (rows, K, d), h = law(prior), self.z.shape, self.h[:, None]
-        streams, where = self.streams.repeat(K), self.z.device
-        n = K - max(1, K // self.EXPLORE)
-        k = torch.arange(K, device=where)
+        p, (rows, K, d), where = law(prior), self.z.shape, self.z.device
+        few, k = K // 8, torch.arange(K, device=where)
+        n = K - 2 * few
         u = (uniform(self.streams.fork(K), (rows, 1), where) + k) / n  # systematically: n w_j around each, up to one
         j = torch.searchsorted(self.w.cumsum(1), u).clamp(max=K - 1)
-        centre = self.z.gather(1, j[..., None].expand(-1, -1, d))
-        z = (centre + h * normal(streams, (rows * K, d), where).view(rows, K, d)).float()
-        z = torch.where((k < n)[:, None], z, p.sample(streams.fork(0)).view(rows, K, d))
-        constant = 0.5 * d * math.log(2 * math.pi) + h.log().sum(-1)
-        near = torch.logsumexp(self.w.log()[:, None] - 0.5 * torch.cdist(z.double() / h, self.z / h) ** 2, 2) - constant
-        log_p = p.log_prob(z.flatten(0, 1)).double()
-        self.log_ratio = math.log(K) - torch.logaddexp(
-            near.flatten() - log_p + math.log(n), log_p.new_tensor(math.log(K - n))
-        )
+        of_j = (k < n)[:, None]  # then those of r, then those of p
+        centre = torch.where(of_j, self.z.gather(1, j[..., None].expand(-1, -1, d)), self.r.mean[:, None])
+        std = torch.where(of_j, self.h[:, None], self.r.log_std.exp()[:, None])
+        streams = self.streams.repeat(K)
+        z = (centre + std * normal(streams, (rows * K, d), where).view(rows, K, d)).float()
+        of_p = (k >= n + few)[:, None]
+        z = torch.where(of_p, p.sample(streams.fork(0)).view(rows, K, d), z)
         self.latents.append(z.flatten(0, 1))
+        log_p = p.log_prob(self.latents[-1]).double().view(rows, K)
+        log_r = Gaussian(*(a.repeat_interleave(K, 0) for a in self.r)).log_prob(z.double().flatten(0, 1)).view(rows, K)
+        far = torch.cdist(z.double() / self.h[:, None], self.z / self.h[:, None]) ** 2
+        log_h = self.h.log().sum(1, keepdim=True) + 0.5 * d * math.log(2 * math.pi)
+        near = torch.logsumexp(self.w.log()[:, None] - 0.5 * far, 2) - log_h
+        shares = log_p.new_tensor([few, few, n]).log() - math.log(K)
+        log_q = torch.logsumexp(torch.stack([log_p, log_r, near]) + shares[:, None, None], 0)
+        self.log_ratio = (log_p - log_q).flatten()
         return self.latents[-1]
 
 

@@ -312,7 +312,7 @@ def sample(
             x, free = start[rows], model.masking.is_masked(start[rows])
             kept = []
             if fits:
-                kept = fitting_latents(model, x, resampled, states[rows], latent_temperature)
+                kept = fitting_latents(model, x, resampled, batch or 10_000, states[rows], latent_temperature)
             elif keeps:
                 kept = [model.prior(len(x)).sample(states[rows].fork(0), latent_temperature)]
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
@@ -325,10 +325,15 @@ def sample(
 
 
 def fitting_latents(
-    model: MaskedDiffusion, x_t: Int[Tensor, "B *D"], particles: int, streams: Streams, temperature: float = 1.0
+    model: MaskedDiffusion,
+    x_t: Int[Tensor, "B *D"],
+    particles: int,
+    batch: int,
+    streams: Streams,
+    temperature: float = 1.0,
 ) -> list[Tensor]:
-    """`latents_given`, of so many rows at once that the network sees no larger batch than B."""
-    rows = max(1, len(x_t) // particles)
+    """`latents_given`, of so many rows at once that no more than `batch` pass the network."""
+    rows = max(1, batch // particles)
     parts = [
         latents_given(model, x_t[i : i + rows], particles, streams[i : i + rows], temperature)
         for i in range(0, len(x_t), rows)

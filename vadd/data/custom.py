@@ -276,7 +276,8 @@ class Csv(OwnFile):
             return bisect_right(self.edges[j], float(cell))
         if cell not in self.tokens[j]:
             name = self.columns[j]
-            raise InputError(f"column {name!r} has no category {cell!r}{nearest(cell, self.categories[j])}")
+            known = nearest(cell, self.categories[j]) + (", or a number" if self.edges[j] else "")
+            raise InputError(f"column {name!r} has no category {cell!r}{known}")
         return self.tokens[j][cell]
 
 
