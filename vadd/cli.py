@@ -432,8 +432,8 @@ def advise(source, of: Train) -> None:
     if of.steps * (1 - of.ema) < 2:
         first, shorter = of.ema**of.steps, max(0.0, 1 - 10 / of.steps)
         print(
-            f"note: the weights that are kept are averages over some {1 / (1 - of.ema):.0f} steps (train.ema {of.ema:g}), and "
-            f"after {of.steps} the first ones are still {first:.0%} of them; --train.ema {shorter:.2g} suits",
+            f"note: the weights that are kept are averages over some {1 / (1 - of.ema):.0f} steps (train.ema {of.ema:g}), "
+            f"and after {of.steps} the first ones are still {first:.0%} of them; --train.ema {shorter:.2g} suits",
             file=sys.stderr,
         )
 
