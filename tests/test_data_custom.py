@@ -358,6 +358,13 @@ def test_read_is_the_inverse_of_show_up_to_the_unknown_end(lines):
     assert np.array_equal(lines.read("\n".join(given)), np.where(x == 0, -1, x))
 
 
+def test_whole_is_the_inverse_of_show(lines):
+    x = everything(lines)
+    given = [line.replace("\\", "\\\\").replace("_", "\\_") for line in lines.show(x).lines]
+    assert np.array_equal(lines.whole("\n".join(given)), x)
+    assert (lines.whole("_" + given[0][1:]) < 0).sum() == 1
+
+
 def test_an_underscore_is_unknown_and_an_escaped_one_is_itself(lines, tmp_path):
     a, underscore, backslash = (1 + lines.alphabet.index(c) for c in "a_\\")
     assert lines.read("a_a").tolist() == [[a, -1, a] + [-1] * 9]

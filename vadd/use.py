@@ -175,11 +175,10 @@ def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[s
         raise InputError(
             f"{run.path} has latent.dim 0: there is no z to encode into; train with --latent.dim 2 or more"
         )
-    x = source.split(split) if input is None else source.read(input)
+    x = source.split(split) if input is None else getattr(source, "whole", source.read)(input)
     if (np.asarray(x, dtype=np.int64) < 0).any():
-        raise InputError(
-            f"encode needs whole data points, but {input} leaves tokens open; in a .csv a category ? is written \\?"
-        )
+        hint = "; in a .csv a category ? is written \\?" if str(input).endswith(".csv") else "; fill them in first"
+        raise InputError(f"encode needs whole data points, but {input} leaves tokens open{hint}")
     rows = torch.from_numpy(np.asarray(x, dtype=np.int64)).to(model.device)
     means, stds = [], []
     for part in rows.split(run.experiment.evaluation.batch):

@@ -417,12 +417,18 @@ class Text(OwnFile):
             return given_array(given, self.shape, self.vocab_size)
         return np.array([self.item(line) for line in given_items(given)])
 
-    def item(self, line: str) -> list[int]:
+    def whole(self, given: str) -> np.ndarray:
+        """As `read`, but an item ends with its line."""
+        if given.endswith(".npy"):
+            return self.read(given)
+        return np.array([self.item(line, after=0) for line in given_items(given)])
+
+    def item(self, line: str, after: int = -1) -> list[int]:
         written = re.findall(r"\\[_\\]|.", line, flags=re.DOTALL)
         length = self.shape[0]
         if len(written) > length:
             raise InputError(f"a text has at most {length} characters here, got {len(written)} in {line[:40]!r}")
-        tokens = [-1] * length
+        tokens = [-1] * len(written) + [after] * (length - len(written))
         for position, character in enumerate(written):
             if character == "_":
                 continue
