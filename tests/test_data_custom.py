@@ -251,6 +251,14 @@ def test_codes_are_no_quantities_and_stay_whole(tmp_path):
         Csv(path, bins=5, codes=("zap",))
 
 
+def test_a_whole_table_may_have_a_category_that_is_a_question_mark(tmp_path):
+    path = write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k % 3), "?!"[k % 2]] for k in range(30)])
+    source = Csv(path)
+    assert np.array_equal(np.sort(source.whole(path), 0), np.sort(everything(source), 0))
+    assert (source.read(path)[:, 1] == -1).sum() == 15
+    assert source.whole(write_csv(tmp_path / "given.csv", ["a", "b"], [["?", "!"]])).tolist() == [[-1, 0]]
+
+
 def test_completions_show_the_numbers_that_were_given_and_no_others(tmp_path):
     source = Csv(write_csv(tmp_path / "table.csv", ["a", "b"], [[str(k), "?"] for k in range(30)]), bins=3)
     given = write_csv(tmp_path / "given.csv", ["b", "a"], [["?", "2.5"], [r"\?", "?"], [r"\?", "7"]])

@@ -177,8 +177,9 @@ def encode(run: Run, *, input: str | None = None, split: str = "test") -> dict[s
         )
     x = source.split(split) if input is None else getattr(source, "whole", source.read)(input)
     if (np.asarray(x, dtype=np.int64) < 0).any():
-        hint = "; in a .csv a category ? is written \\?" if str(input).endswith(".csv") else "; fill them in first"
-        raise InputError(f"encode needs whole data points, but {input} leaves tokens open{hint}")
+        raise InputError(
+            f"encode needs whole data points, but {input} leaves tokens open; fill them in first, with vadd fill"
+        )
     rows = torch.from_numpy(np.asarray(x, dtype=np.int64)).to(model.device)
     means, stds = [], []
     for part in rows.split(run.experiment.evaluation.batch):

@@ -242,7 +242,11 @@ class Csv(OwnFile):
         of.kept = [kept for kept in told for _ in range(times)]
         return of
 
-    def read(self, given: str) -> np.ndarray:
+    def whole(self, given: str) -> np.ndarray:
+        """As `read`, but where a column has a category `?`, it is that."""
+        return self.read(given, whole=True)
+
+    def read(self, given: str, whole: bool = False) -> np.ndarray:
         """A .csv with columns of the data in any order: a cell `?` is unknown, and so is a column left out.
 
         An empty cell is the missing value itself; a category that is literally `?` is written `\\?`. Or a .npy.
@@ -262,7 +266,8 @@ class Csv(OwnFile):
         x = np.full((len(rows), *self.shape), -1)
         for name, column in zip(names, zip(*rows, strict=True), strict=True):
             j = self.columns.index(name)
-            x[:, j] = [-1 if cell == "?" else self.token(j, self.value(cell)) for cell in column]
+            unknown = None if whole and "?" in self.tokens[j] else "?"
+            x[:, j] = [-1 if cell == unknown else self.token(j, self.value(cell)) for cell in column]
         return x
 
     @staticmethod
