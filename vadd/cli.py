@@ -23,7 +23,7 @@ from pydantic import Field
 
 from vadd import __version__, build
 from vadd.arguments import call, columns
-from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Sampler, Train
+from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Proposal, Sampler, Train
 from vadd.errors import InputError, too_large
 from vadd.overrides import fields, override
 from vadd.recipes import METHODS, RECIPES, default_seeds, named, parsed, with_method
@@ -42,7 +42,6 @@ Methods = Annotated[
     Field(title="METHOD", min_length=1, description="names of methods, also with changes: vadd,latent.dim=4"),
 ]
 Seed = Annotated[int, Field(ge=0, description="of all random numbers of this command")]
-Proposal = Literal["recognition", "step", "mixture", "step-mixture", "adapted"]
 Extractor = Literal["auto", "classifier", "inception", "none"]
 Out = Annotated[
     Path, Field(title="FILE", description=".npy .csv .png .gif .txt .jsonl, as suits the data; default: a look")
@@ -220,8 +219,8 @@ def fill(
     def filled(callback=None):
         return completed(of, given=known, steps=steps, callback=callback, **changes)
 
-    of_run = of.experiment
-    fresh = of_run.latent.dim > 0 and of_run.sampling.latents == "fresh" and of_run.latent.prior != "state"
+    latent = of.experiment.latent
+    fresh = latent.dim > 0 and of.experiment.sampling.latents == "fresh" and latent.prior != "state"
     if latents is None and fresh and len(source.shape) > 1:
         told = "--latents fixed keeps one that suits what is given, and was right more often on MNIST (docs/images.md)"
         print(f"note: z is drawn anew in each step; {told}", file=sys.stderr)

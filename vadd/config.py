@@ -291,6 +291,7 @@ Latents = Literal["fresh", "fixed", "shared", "mean", "zero"]
 
 
 Grid = Literal["uniform", "cosine", "learned"]
+Proposal = Literal["recognition", "step", "mixture", "step-mixture", "adapted"]
 Sampler = Literal["ancestral", "confidence", "entropy-bounded", "first-hitting", "remask"]
 
 
@@ -320,8 +321,9 @@ class Evaluation(Frozen):
     num: int = Field(100_000, ge=2, lt=MANY, description="samples drawn for each number of steps")
     held_out: int = Field(2000, ge=2, lt=MANY, description="held-out examples for the likelihood")
     particles: Count = Field(16, description="importance samples K of the likelihood")
-    proposal: Literal["recognition", "step", "mixture", "step-mixture", "adapted"] = Field(
-        "mixture", description="where they come from; any gives a bound, this one was the tightest (docs/likelihood.md)"
+    proposal: Proposal = Field(
+        "mixture",
+        description="where they come from; any gives a bound: mixture, or for z of few numbers adapted, was the tightest",
     )
     extractor: Literal["auto", "classifier", "inception", "none"] = Field(
         "auto", description="of features that samples are compared in; auto: a classifier where there are labels"

@@ -195,7 +195,6 @@ class Around:
     LEAST of r's. `log_ratio` (B K,) is log p(z) - log q(z)."""
 
     SCALE, LEAST = 1.5, 0.3
-    explore = None
 
     def __init__(self, z: Float[Tensor, "B K d"], log_w: Float[Tensor, "B K"], r: Gaussian, streams):
         nowhere = log_w.amax(1, keepdim=True) == -math.inf

@@ -312,7 +312,7 @@ def sample(
             x, free = start[rows], model.masking.is_masked(start[rows])
             kept = []
             if fits:
-                kept = fitting_latents(model, x, resampled, batch or 10_000, states[rows], latent_temperature)
+                kept = fitting_latents(model, x, resampled, batch or max(num, 2048), states[rows], latent_temperature)
             elif keeps:
                 kept = [model.prior(len(x)).sample(states[rows].fork(0), latent_temperature)]
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
