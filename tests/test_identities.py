@@ -603,10 +603,9 @@ def test_quadrature_integrates_moments_of_the_standard_normal():
         assert (w @ z.double() ** 4).tolist() == pytest.approx([3] * dim, rel=1e-5)
 
 
-def test_an_untrained_model_is_uniform():
-    from vadd.nn.mlp import MLPDenoiser
-
-    model = MLPDenoiser((2, 2), 5, 3, width=8, blocks=1)
+@pytest.mark.parametrize("cosines", [0, 2])
+def test_an_untrained_model_is_uniform(cosines):
+    model = MLPDenoiser((2, 2), 5, 3, width=8, blocks=1, cosines=cosines)
     logits = model(torch.full((7, 2, 2), 5), torch.ones(7), lambda prior: prior[0])
     assert logits.shape == (7, 2, 2, 5)
     assert torch.equal(logits, torch.zeros_like(logits))
@@ -626,6 +625,29 @@ def test_levels_that_are_close_start_alike_and_categories_do_not():
             assert far == pytest.approx(2, rel=0.15)  # of two independent vectors
             assert close < 0.05 if levels else close > 1.8
             assert (a[64] - a[:64]).square().mean().item() == pytest.approx(2, rel=0.15)  # the mask is no level
+
+
+@pytest.mark.parametrize("cosines", [0, 8])
+def test_with_cosines_what_is_learned_of_a_level_is_learned_of_the_next(cosines):
+    """A step of gradient ascent on level 20 raises 19 and 21 as well, those far away hardly; without cosines 20 alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MLPDenoiser((2, 2), 64, width=16, blocks=1, cosines=cosines)
+    x, t = torch.full((3, 2, 2), 64), torch.ones(3)
+    before = model(x, t)
+    torch.log_softmax(before, -1)[:, 1, 0, 20].sum().backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.grad is not None:
+                p += 0.01 * p.grad
+    change = (model(x, t) - before).detach().mean(0)
+    learned = change[1, 0] - change[1, 0].median()
+    assert learned.argmax() == 20
+    assert learned[20] > 0
+    near, far = learned[[19, 21]] / learned[20], learned[[40, 60]].abs() / learned[20]
+    assert (near > 0.3).all() if cosines else (near.abs() < 0.1).all()
+    assert (far < 0.25).all()
+    assert torch.equal(change[0, 1], torch.zeros(64))  # each position has coefficients of its own
 
 
 def test_the_mask_never_comes_out():

@@ -167,6 +167,9 @@ class MLP(Frozen):
     blocks: Depth = 4
     embedding: Count = Field(16, description="numbers that stand for one token")
     levels: bool = Field(False, description="tokens are quantities: at first, levels that are close are alike")
+    cosines: Size = Field(
+        0, description="above 0, tokens are quantities, and logits are also a series of so many cosines of the level"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     classes: Size = Field(0, description="above 0, the denoiser reads which of that many classes an example is of")

@@ -11,12 +11,14 @@ __all__ = [
     "ChainPrior",
     "MixturePrior",
     "NormalPrior",
+    "Series",
     "StatePrior",
     "TimeFeatures",
     "Tokens",
     "labels_to",
     "log_steps",
     "prior_of",
+    "zero",
 ]
 
 MOST = 16  # log2 of the number of steps from which on a network that reads it sees no difference
@@ -47,6 +49,31 @@ class Tokens(nn.Embedding):
             return super().forward(x)
         one_hot = x[..., None] == torch.arange(self.num_embeddings, device=x.device)
         return one_hot.to(self.weight.dtype) @ self.weight
+
+
+class Series(nn.Module):
+    """Logits of V levels that are smooth in the level, to be added to those of an output layer: coefficients c_1..c_K of
+    each of P positions, linear in h (B, width) and at first zero -> Σ_k c_k √2 cos(π k v/(V-1)), (B, P V). An output
+    layer alone has weights of its own for every level, so that to move a narrow peak along the levels it has to learn each
+    of them; here a few coefficients move all of them together."""
+
+    def __init__(self, width: int, positions: int, vocab_size: int, cosines: int):
+        super().__init__()
+        k = torch.arange(1, cosines + 1)[:, None]
+        basis = 2**0.5 * torch.cos(math.pi * k * torch.linspace(0, 1, vocab_size))
+        self.register_buffer("basis", basis, persistent=False)
+        self.coefficients = zero(nn.Linear(width, positions * cosines))
+
+    def forward(self, h: Tensor) -> Tensor:
+        c = self.coefficients(h).unflatten(1, (-1, len(self.basis)))
+        return (c @ self.basis).flatten(1)
+
+
+def zero(layer: nn.Linear) -> nn.Linear:
+    """The layer, at first zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class TimeFeatures(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vadd.errors import InputError
-from vadd.nn.layers import Block, StatePrior, TimeFeatures, Tokens, labels_to, log_steps, prior_of
+from vadd.nn.layers import Block, Series, StatePrior, TimeFeatures, Tokens, labels_to, log_steps, prior_of, zero
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -78,7 +78,7 @@ class MLPDenoiser(nn.Module):
     if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0).
 
     z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
-    model is uniform.
+    model is uniform; with `cosines` it is also a `Series` of so many.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class MLPDenoiser(nn.Module):
         blocks: int = 4,
         embedding: int = 16,
         levels: bool = False,
+        cosines: int = 0,
         dropout: float = 0.0,
         steps: bool = False,
         prior: str = "standard",
@@ -99,7 +100,7 @@ class MLPDenoiser(nn.Module):
         classes: int = 0,
     ):
         super().__init__()
-        self.shape, self.vocab_size = tuple(shape), vocab_size
+        self.shape, self.vocab_size, self.cosines = tuple(shape), vocab_size, cosines
         if prior == "state":
             self.latents = ((latent_dim,),) * max(1, slots) if latent_dim else ()
         else:
@@ -127,9 +128,9 @@ class MLPDenoiser(nn.Module):
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
         )
-        self.out = nn.Linear(width, length * vocab_size)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = zero(nn.Linear(width, length * vocab_size))
+        if cosines:
+            self.series = Series(width, length, vocab_size, cosines)
 
     def forward(
         self,
@@ -150,15 +151,18 @@ class MLPDenoiser(nn.Module):
         elif self.latents:
             condition = condition + self.latent(draw(self.prior(len(x_t))).flatten(1))
         h = self.trunk(self.embed(x_t.flatten(1)), condition, rungs, draw)  # (B, width)
-        logits = self.out(h).view(*x_t.shape, self.vocab_size)
+        logits = self.out(h)
+        if self.cosines:
+            logits = logits + self.series(h)
+        logits = logits.view(*x_t.shape, self.vocab_size)
         return logits if at is None else logits[at]
 
 
 class MLPRecognition(nn.Module):
     """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
 
-    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`slots` and
-    `classes` are the denoiser's: x tells its class.)
+    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`slots`, `cosines`
+    and `classes` are the denoiser's: x tells its class.)
     """
 
     def __init__(
@@ -170,6 +174,7 @@ class MLPRecognition(nn.Module):
         blocks: int = 4,
         embedding: int = 16,
         levels: bool = False,
+        cosines: int = 0,
         dropout: float = 0.0,
         steps: bool = False,
         slots: int = 0,

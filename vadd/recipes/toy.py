@@ -16,17 +16,20 @@ __all__ = [
 ]
 
 
-def plane(name: str, what: str, reached: str = "not measured yet", *, latent: int = 2, steps: int = 8000) -> Experiment:
+def plane(
+    name: str, what: str, reached: str = "not measured yet", *, latent: int = 2, steps: int = 8000, cosines: int = 0
+) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
     of two numbers is enough to say where on the plane the point lies. A long thin strip needs room to be laid out without
-    folds, four numbers; several arms side by side also need three times the steps. After the warm-up, four
-    importance-weighted particles: a strip is hard to cut into Gaussians, and they ask less of the posterior."""
+    folds, four numbers; where arms or rings lie side by side, logits have to turn fast as z moves, so a series of cosines is
+    among them. After the warm-up, four importance-weighted particles: a strip is hard to cut into Gaussians, and they ask
+    less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 2700} minutes; {reached}",
         source=PlaneSource(name=name),
         latent=Latent(dim=latent),
-        network=MLP(width=160, blocks=4, embedding=32, levels=True),
+        network=MLP(width=160, blocks=4, embedding=32, levels=True, cosines=cosines),
         objective=Objective(kl_warmup=2 / 3, particles=4),
         train=Train(steps=steps, batch=256, lr=4e-3, ema=0.995),
         evaluation=Evaluation(steps=(1, 2, 5, 10, 20, 50), held_out=4000, particles=64),
@@ -43,7 +46,9 @@ def swissroll() -> Experiment:
 
 def circles() -> Experiment:
     """Three numbers: with two, one seed in three cuts a ring and folds it, which training does not undo."""
-    return plane("circles", "two rings, one in the other", "JS in 1 step: .015, vadd-plus .006, mdm .207", latent=3)
+    return plane(
+        "circles", "two rings, one in the other", "JS in 1 step: .015, vadd-plus .006, mdm .207", latent=3, cosines=8
+    )
 
 
 def gaussians() -> Experiment:
@@ -56,12 +61,19 @@ def moons() -> Experiment:
 
 def pinwheel() -> Experiment:
     return plane(
-        "pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .004, mdm .256", latent=4, steps=24_000
+        "pinwheel",
+        "bent arms around a centre",
+        "JS in 1 step: vadd-plus .004, mdm .256",
+        latent=4,
+        steps=12_000,
+        cosines=8,
     )
 
 
 def spirals() -> Experiment:
-    return plane("spirals", "two spiral arms", "JS in 1 step: vadd-plus .008, mdm .238", latent=4, steps=24_000)
+    return plane(
+        "spirals", "two spiral arms", "JS in 1 step: vadd-plus .008, mdm .238", latent=4, steps=12_000, cosines=8
+    )
 
 
 def bits(
