@@ -17,17 +17,18 @@ __all__ = ["cifar10", "cifar10_paper", "cifar10_small", "digits", "mnist", "mnis
 
 
 def digits() -> Experiment:
-    """z up to 64 steps, one a pixel; the quarter of the training that has none, at 1,024, keeps what is made of z from being
-    learned by heart: these are 1,297 images."""
+    """1,297 images to learn from: a strong weight decay, under which logits are little more than a series of cosines, is worth
+    2 nats to all methods. z up to 64 steps, one a pixel; the quarter of the training that has none, at 1,024, keeps what is
+    made of z from being learned by heart."""
     return Experiment(
         recipe="image.digits",
         about="1,797 scans of 8 x 8 pixels in 17 levels; 2500 steps of 256, 1 to 3 minutes on one core; "
         "Fréchet distance 3.2 in 1 step, vadd-plus .9, masked diffusion 6.7",
         source=DigitsSource(),
         latent=Latent(dim=2, until=64),
-        network=MLP(width=256, levels=True, dropout=0.2),
+        network=MLP(width=256, levels=True, cosines=8, dropout=0.2),
         objective=Objective(kl_warmup=0.8, steps=(1, 2, 4, 8, 16, 64, 1024, 1024)),
-        train=Train(steps=2500, batch=256, weight_decay=0.1),
+        train=Train(steps=2500, batch=256, weight_decay=2.0, ema=0.998),
         evaluation=Evaluation(steps=(1, 2, 4, 8, 16, 64), num=2000, particles=64, proposal="adapted"),
     )
 
