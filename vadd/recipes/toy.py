@@ -21,9 +21,9 @@ def plane(
 ) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
     of two numbers is enough to say where on the plane the point lies. A long thin strip needs room to be laid out without
-    folds, four numbers; where arms or rings lie side by side, logits have to turn fast as z moves, so a series of cosines is
-    among them. After the warm-up, four importance-weighted particles: a strip is hard to cut into Gaussians, and they ask
-    less of the posterior."""
+    folds, four numbers; where arms or rings lie side by side, logits have to turn fast as z moves: more steps, or a series
+    of cosines among them. After the warm-up, four importance-weighted particles: a strip is hard to cut into Gaussians, and
+    they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 2700} minutes; {reached}",
@@ -61,12 +61,7 @@ def moons() -> Experiment:
 
 def pinwheel() -> Experiment:
     return plane(
-        "pinwheel",
-        "bent arms around a centre",
-        "JS in 1 step: vadd-plus .004, mdm .256",
-        latent=4,
-        steps=12_000,
-        cosines=8,
+        "pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .004, mdm .256", latent=4, steps=24_000
     )
 
 
