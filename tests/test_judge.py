@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from vadd import build, cli, evaluate, metrics, use
 from vadd.cli import main
+from vadd.comparison import about_data
 from vadd.config import MLP, Evaluation, Latent
 from vadd.data.source import tiled
 from vadd.errors import InputError
@@ -17,7 +18,6 @@ from vadd.judge import Columns, Features, Images, judges
 from vadd.measures import METRICS
 from vadd.metrics.classifier import image_classifier
 from vadd.recipes import recipe
-from vadd.report import about_data
 from vadd.run import Run
 
 SIDE = 9

@@ -12,9 +12,10 @@ from matplotlib.image import imread, imsave
 from rich.console import Console
 
 from vadd import figures
+from vadd.comparison import Comparison, about_budget, summary
 from vadd.config import BitsSource, Experiment, PlaneSource
 from vadd.errors import InputError
-from vadd.report import Comparison, about_budget, differences, print_comparison, report
+from vadd.report import differences, print_comparison, report
 from vadd.report_latents import correlations, latents
 from vadd.run import Run
 
@@ -248,15 +249,11 @@ def test_one_seed_and_nothing_else_is_enough(tmp_path):
     ("lead", "word"), [(0.01, "10 times as much"), (1.0, "0.1 times as much"), (0.1002, " for mdm, as much")]
 )
 def test_summary_says_what_the_numbers_say(lead, word):
-    from vadd.report import summary
-
     cells = {m: {"steps": {"1": {"js": {"mean": v, "se": None}}}} for m, v in (("vadd", lead), ("mdm", 0.1))}
     assert word in summary(Comparison({"methods": cells, "seeds": [0]}))
 
 
 def test_summary_doubts_a_difference_whose_interval_includes_zero():
-    from vadd.report import summary
-
     of = comparison(methods=("vadd", "mdm"), steps=(1,))
     assert "includes zero" not in summary(Comparison(of))
     for test in of["tests"]:

@@ -267,8 +267,8 @@ def evaluate(
             f"--zero-shot-root {zero_shot_root} is where texts are that --zero-shot names; name some, e.g. ptb"
         )
     of, _ = opened(run)
+    from vadd.comparison import about_data
     from vadd.evaluate import evaluate as measured
-    from vadd.report import about_data
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}

@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vadd.comparison import about_data
 from vadd.config import Sampling
 from vadd.data.hub import endpoint, reach, reason
 from vadd.errors import InputError
 from vadd.overrides import fields, replaced
-from vadd.report import about_data
 from vadd.run import Run, preview, require_folder, suffixes
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@
                     posterior beside the prior; the effective number of importance samples; and whether it has collapsed
     correlations    I(x_i; x_j) between all pairs of positions, in held-out data and in samples of the fewest steps
 
-What the evaluations of the runs hold is gathered here, over seeds; numbers become text in `vadd.report`. A run that was
-not measured has the evaluation {}, and what an older one lacks is left out. Nothing here imports torch.
+What the evaluations of the runs hold is gathered here, over seeds; numbers become text in `vadd.report`. A run that
+was not measured has the evaluation {}, and what an older one lacks is left out. Nothing here imports torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
