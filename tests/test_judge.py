@@ -84,6 +84,19 @@ def test_large_images_are_judged_by_a_classifier_and_digits_by_theirs():
     assert "64 ReLU units" in panel[1].extractor["name"]
 
 
+def test_a_distance_of_digits_is_the_mean_over_sets_as_large_as_the_floor():
+    source = build.source(recipe("image.digits").source)
+    many, few = judges(source, 1250)[1], judges(source, 500)[1]
+    x = np.random.default_rng(0).permutation(source.split("train"))[:1250]
+    apart = [few(x[k : k + 500])["feature_distance"] for k in (0, 500)]
+    assert apart[0] != apart[1]
+    assert many(x)["feature_distance"] == pytest.approx(np.mean(apart))  # the other 250 are no whole set
+    one = few(x[:300])["feature_distance"]
+    assert one == pytest.approx(metrics.frechet_distance(many.features(many.train), many.features(x[:300])))
+    assert "mean over 2 sets of 500 samples" in about_data({"extractor": many.extractor})
+    assert "sets" not in few.extractor
+
+
 def test_measures_in_features_are_those_of_the_features_themselves():
     source = Bars()
     columns, judge = judges(source, 200)

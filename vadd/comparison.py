@@ -273,7 +273,8 @@ def about_data(measured: dict) -> str:
     said = [f"Data: {data}."] if data else []
     if features.get("name"):
         samples, floor = features["samples"], features["floor_samples"]
-        said.append(f"Features: {features['name']}; {samples:,} samples, the floor from {floor:,} true examples.")
+        sets = f"the mean over {features['sets']} sets of " if features.get("sets") else ""
+        said.append(f"Features: {features['name']}; {sets}{samples:,} samples, the floor from {floor:,} true examples.")
     elif features.get("why"):
         said.append(f"No features: {features['why']}.")
     return " ".join(said)

@@ -156,7 +156,8 @@ class Columns:
 
 @final
 class Features:
-    """Distance to the training data, with at most as many samples as there are held-out examples, which are the floor."""
+    """Distance to the training data of as many samples as there are held-out examples, which are the floor: the mean over
+    as many such sets as there are samples for; of fewer samples, theirs."""
 
     def __init__(self, source: Source, num: int):
         self.train = source.split("train")
@@ -165,9 +166,13 @@ class Features:
         classifier = metrics.train_classifier(self.train, source.labels("train"), source.vocab_size)
         self.features = classifier.features
         self.extractor = {"name": classifier.name, "samples": self.num, "floor_samples": len(self.held_out)}
+        if (sets := num // self.num) > 1:
+            self.extractor["sets"] = sets
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
-        return {"feature_distance": metrics.frechet_distance(self.features(self.train), self.features(x[: self.num]))}
+        true, n = self.features(self.train), self.num
+        sets = [x[k * n : (k + 1) * n] for k in range(max(1, len(x) // n))]
+        return {"feature_distance": float(np.mean([metrics.frechet_distance(true, self.features(a)) for a in sets]))}
 
     def floor(self) -> dict[str, float]:
         return self(self.held_out)
