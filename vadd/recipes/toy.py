@@ -67,7 +67,7 @@ def pinwheel() -> Experiment:
 
 def spirals() -> Experiment:
     return plane(
-        "spirals", "two spiral arms", "JS in 1 step: vadd-plus .008, mdm .238", latent=4, steps=12_000, cosines=8
+        "spirals", "two spiral arms", "JS in 1 step: vadd-plus .0045, mdm .238", latent=4, steps=12_000, cosines=8
     )
 
 
