@@ -121,7 +121,7 @@ def test_rows_without_a_latent_pay_for_tokens_alone_with_any_number_of_particles
 def test_a_network_that_reads_t_is_told_the_next_number_of_steps_it_was_trained_with():
     model = small_model((3,), 3, 2, scale=2.0, network={"steps": True})
     x = everything(model)
-    model.taught = [2, 4, 8]
+    model.taught = torch.tensor([2.0, 4.0, 8.0])
 
     def logits(T):
         with model.told(T), torch.no_grad():

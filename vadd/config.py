@@ -254,8 +254,8 @@ class Objective(Frozen):
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
     particles: Count = Field(
         1,
-        description="above 1, after the warm-up, the importance-weighted objective, of delbo and persistent; this in "
-        "min(T, L) network calls",
+        description="above 1, after the warm-up, the importance-weighted objective, of delbo and persistent; this of "
+        "min(T, L) states of an example",
     )
     draws: float = Field(
         1.0,

@@ -29,10 +29,10 @@ class Denoiser(Protocol):
     """x_t, t, draw -> logits of μ (B, *D, V); with `at`, a (B, *D) mask of N positions, only theirs: (N, V).
 
     `latents` lists the shapes of the latents it asks for, in order. A network with `reads_steps`, denoiser or recognition,
-    is called with `steps` (B,) as well, the T of each row's sampler. `prior_reads_state`: the prior that it offers depends
-    on x_t, so that one z cannot be kept; where it does not, `prior(rows)` is what it offers. A denoiser with `classes` > 0
-    is called with `labels` (B,): the class of each row, or `classes` where it is not known. One with `chain` offers a
-    `Chain`, whose components are those of the tokens: nothing else recognises its z.
+    is called with `steps` as well, the T of each row's sampler, (B,), or of all of them, (1,). `prior_reads_state`: the
+    prior that it offers depends on x_t, so that one z cannot be kept; where it does not, `prior(rows)` is what it offers. A
+    denoiser with `classes` > 0 is called with `labels` (B,): the class of each row, or `classes` where it is not known. One
+    with `chain` offers a `Chain`, whose components are those of the tokens: nothing else recognises its z.
     """
 
     latents: tuple[tuple[int, ...], ...]
@@ -122,7 +122,8 @@ class MaskedDiffusion(nn.Module):
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
         self.latents = latents
         # Networks are told the next T that was `taught`, the largest above all and wherever there is no z; T, if none was.
-        self.steps, self.until, self.taught = 1, until, sorted(taught)
+        self.steps, self.until = 1, until
+        self.register_buffer("taught", torch.tensor(sorted(taught), dtype=torch.float32), persistent=False)
         self.labels, self.guidance = None, 0.0
         self.register_buffer("impossible", impossible(self.shape, masking.vocab_size, sizes), persistent=False)
         self.denoiser = denoiser
@@ -163,22 +164,19 @@ class MaskedDiffusion(nn.Module):
     def _told(self, network: nn.Module, rows: int, labels: int | Tensor | None = None) -> dict[str, Tensor]:
         said = {}
         if getattr(network, "reads_steps", False):
-            steps = torch.as_tensor(self.steps, dtype=torch.float32, device=self.device)
-            if self.taught:
-                taught = torch.tensor(self.taught, dtype=torch.float32, device=self.device)
-                steps = taught[torch.bucketize(steps, taught).clamp(max=len(taught) - 1)]
-            said["steps"] = steps.expand(rows)
-            if self.taught and (silent := self._silent(rows)) is not None:
-                said["steps"] = said["steps"].masked_fill(silent, self.taught[-1])
+            steps = torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).reshape(-1)
+            if taught := len(self.taught):
+                steps = self.taught[torch.bucketize(steps, self.taught).clamp(max=taught - 1)]
+                if self.until:
+                    steps = steps.masked_fill(self._silent(), self.taught[-1])
+            said["steps"] = steps
         if classes := getattr(network, "classes", 0):
             said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
         return said
 
-    def _silent(self, rows: int) -> Bool[Tensor, " B"] | None:
-        """Where z is switched off, since T is above `until`: None for nowhere."""
-        if not self.until:
-            return None
-        return (torch.as_tensor(self.steps, device=self.device) > self.until).expand(rows)
+    def _silent(self) -> Bool[Tensor, " B"] | None:
+        """Where z is switched off, since T is above `until`, (B,), or (1,) for all rows: None for nowhere."""
+        return torch.as_tensor(self.steps, device=self.device).reshape(-1) > self.until if self.until else None
 
     @property
     def reads_steps(self) -> bool:
@@ -217,13 +215,14 @@ class MaskedDiffusion(nn.Module):
         at: Bool[Tensor, "B *D"] | None = None,
     ) -> Float[Tensor, "... V"]:
         """Logits of μ_θ(x_t, z, t), with z from `draw`: (B, *D, V), or (N, V) at the N positions of `at`."""
-        draw, silent = draw or Mode(), self._silent(len(x_t))
+        draw, silent = draw or Mode(), self._silent()
         if silent is not None:
             draw = Silenced(draw, silent)
         where = () if at is None else at.nonzero(as_tuple=True)[1:]
-        plain, labelled = (self._told(self.denoiser, len(x_t), labels) for labels in (None, self.labels))
+        labelled = self._told(self.denoiser, len(x_t), self.labels)
         if not self.guidance:
             return possible(self.denoiser(x_t, t.float(), draw, at, **labelled), self.impossible, where)
+        plain = self._told(self.denoiser, len(x_t))
         kept = Kept(draw)
         with_label = self.denoiser(x_t, t.float(), kept, at, **labelled)
         without = self.denoiser(x_t, t.float(), Replay(*kept.latents), at, **plain)
@@ -233,12 +232,13 @@ class MaskedDiffusion(nn.Module):
         self, x: Int[Tensor, "B *D"], masked: Bool[Tensor, "B *D"], t: Float[Tensor, " B"], generator=None
     ) -> Posterior:
         """r_φ(z | x, M), ready to answer a draw. It answers with no latents for masked diffusion."""
+        silent = self._silent()
+        silent = None if silent is None else silent.expand(len(x))
         if self.chain:
-            return Posterior(x.flatten(1), (of_tokens,), generator, silent=self._silent(len(x)))
+            return Posterior(x.flatten(1), (of_tokens,), generator, silent=silent)
         if self.recognition is None:
             return Posterior(torch.zeros(len(x), 0, device=x.device), (), generator)
         seen = masked if self.sees_mask else torch.zeros_like(masked)
-        silent = self._silent(len(x))
         if silent is None:
             features = self.recognition(x, seen, t.float(), **self._told(self.recognition, len(x)))
         else:  # it is not asked where there is no z

@@ -241,25 +241,27 @@ def iw_persistent(
     generator=None,
 ) -> tuple[Float[Tensor, " B"], Terms]:
     """The importance-weighted persistent objective of samplers of `steps` steps, with its terms, whose log-likelihood is the
-    mean over particles: the bound of `vadd.nelbo` for fixed z, for training. At most min(T, L) network calls.
+    mean over particles: the bound of `vadd.nelbo` for fixed z, for training. One network call, for at most min(T, L) states
+    of each row and particle.
     """
     masking = model.masking
     masked, one = torch.ones_like(x, dtype=torch.bool), x.new_ones(len(x), dtype=torch.float64)
     T = per_row(steps, x)
     last = (T * masking.schedule.time(uniform(generator, tuple(x.shape), x.device))).floor().clamp(max=T - 1)
     r = repeated(model.posterior(x, masked, one), particles, generator)
-    log_f = torch.zeros(len(x), particles, device=x.device)
+    path = []  # for each state that reveals anything: which rows, t, x_t, U
     while len(rows := masked.flatten(1).any(1).nonzero().squeeze(1)):
         s = last.where(masked, -1)[rows].flatten(1).amax(1)  # the step from (s+1)/T to s/T is the next that reveals any
         revealed = masked[rows] & (last[rows] == per_row(s, x))
-        copies, t = rows.repeat_interleave(particles), (s + 1) / steps[rows]
-        kept = (z.unflatten(0, (-1, particles))[rows].flatten(0, 1) for z in r.latents)
-        draw = Replay(*kept) if r.latents else r
-        at = [a.repeat_interleave(particles, 0) for a in (t, revealed)]
-        with model.told_of(copies):
-            found = log_mu(model, x[copies], masking.hide(x, masked)[copies], *at, draw)
-        log_f = log_f.index_add(0, rows, found.view(-1, particles))
+        path.append((rows, (s + 1) / steps[rows], masking.hide(x[rows], masked[rows]), revealed))
         masked = masked.index_put((rows,), masked[rows] & ~revealed)
+    rows, t, x_t, revealed = (torch.cat(parts) for parts in zip(*path, strict=True))
+    z = (r(model.denoiser.prior(particles * len(x))) for _ in r.heads)
+    draw = Replay(*(a.unflatten(0, (-1, particles))[rows].flatten(0, 1) for a in z))
+    copies, *at = (a.repeat_interleave(particles, 0) for a in (rows, x_t, t, revealed))
+    with model.told_of(copies):
+        found = log_mu(model, x[copies], *at, draw)
+    log_f = torch.zeros(len(x), particles, device=x.device).index_add(0, rows, found.view(-1, particles))
     log_w = log_f + r.log_ratio.view(-1, particles)
     return reparameterised(log_w, r), mean_terms(log_w, r, x[:1].numel() * one.long())
 
