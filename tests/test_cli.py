@@ -168,6 +168,8 @@ def test_an_unfinished_run_says_how_to_finish_it(capsys, line):
 
 
 def test_an_existing_run_is_not_trained_over(capsys, trainer, finished):
+    assert "run exists already; give another --run" in told(capsys, "train toy.coins --run run")
+    Run(Path("run")).weights.unlink()
     assert "run exists already; continue it with --resume" in told(capsys, "train toy.coins --run run")
     assert trainer.calls == []
 

@@ -89,7 +89,7 @@ def test_a_comparison_is_measured_reported_and_reused(tmp_path, capsys):
     assert set(measured["steps"]) == {"3"}
     assert measured["settings"]["held_out"] == 60
 
-    with pytest.raises(InputError, match=r"holds another configuration.*give another --out"):
+    with pytest.raises(InputError, match=r"configuration \(train.steps is 20, now 21\); give another --out"):
         compare(tiny(**{"train.steps": 21}), methods=["vadd"], seeds=1, out=tmp_path / "out")
 
 

@@ -37,6 +37,7 @@ from vadd.errors import InputError
 from vadd.evaluate import picture
 from vadd.judge import is_text, require_extractor
 from vadd.measures import METRICS
+from vadd.overrides import leaves
 from vadd.recipes import RECIPES, parsed
 from vadd.report import print_comparison, report
 from vadd.run import Run, atomic
@@ -232,12 +233,11 @@ def opened(path: Path, of: Experiment) -> Run:
     if not (path / "config.json").exists():
         return Run.create(path, of)
     run = Run.open(path)
-    there, here = (e.model_dump(exclude={"about", "evaluation"}) for e in (run.experiment, of))
-    if there != here:
-        key = next(k for k in here if there[k] != here[k])
-        raise InputError(
-            f"{path} holds another configuration ({key} is {there[key]!r}, now {here[key]!r}); give another --out"
-        )
+    there, here = ({name: value for name, (value, _) in leaves(e)} for e in (run.experiment, of))
+    for name in there | here:
+        was, now = (e.get(name, "not set") for e in (there, here))
+        if was != now and name != "about" and not name.startswith("evaluation."):
+            raise InputError(f"{path} holds another configuration ({name} is {was}, now {now}); give another --out")
     if run.experiment != of:  # asked to be judged otherwise: same weights, new measurements
         run.write_json(run.config, of.model_dump(mode="json"))
     return run

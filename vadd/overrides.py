@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from vadd.config import Experiment
 from vadd.errors import InputError
 
-__all__ = ["did_you_mean", "fields", "override", "sentence", "spelled"]
+__all__ = ["did_you_mean", "fields", "leaves", "override", "sentence", "spelled"]
 
 CHOSEN = {
     "recipe",
@@ -38,6 +38,7 @@ def fields(experiment: Experiment) -> dict[str, tuple[object, FieldInfo]]:
 
 
 def leaves(of: BaseModel, prefix: str = "") -> Iterable[tuple[str, tuple[object, FieldInfo]]]:
+    """Those of `fields`, and what a method chooses."""
     for name, info in type(of).model_fields.items():
         value = getattr(of, name)
         if isinstance(value, BaseModel):

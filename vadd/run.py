@@ -108,7 +108,8 @@ class Run:
         run = cls(Path(path))
         made = environment(experiment)
         if run.path.is_dir() and {path.name for path in run.path.iterdir()} - {run.environment.name}:
-            raise InputError(f"{path} exists already; continue it with --resume, or give another --run")
+            goes_on = "continue it with --resume, or " if run.config.is_file() and not run.finished else ""
+            raise InputError(f"{path} exists already; {goes_on}give another --run")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

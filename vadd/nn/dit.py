@@ -38,19 +38,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vadd.errors import InputError
-from vadd.nn.layers import TimeFeatures, log_steps, prior_of
+from vadd.nn.layers import TimeFeatures, log_steps, prior_of, zero
 
 __all__ = ["DiTDenoiser", "DiTRecognition"]
 
 BASE = 10_000
 SHORT = 256
 TIME_FEATURES = 256
-
-
-def zero(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def window(shape: tuple[int, ...], slots: int) -> int:

@@ -147,9 +147,7 @@ class ChainPrior(nn.Module):
         self.gru = nn.GRU(dim, width, batch_first=True)
         self.each = math.isqrt(vocab_size - 1) + 1
         groups = -(-vocab_size // self.each)
-        self.group = nn.Linear(width, groups)
-        nn.init.zeros_(self.group.weight)
-        nn.init.zeros_(self.group.bias)
+        self.group = zero(nn.Linear(width, groups))
         self.weight = nn.Parameter(torch.zeros(groups, self.each, width))
         self.bias = nn.Parameter(torch.zeros(groups, self.each))
         nobody = torch.arange(groups * self.each).view(groups, self.each) >= vocab_size
@@ -207,9 +205,7 @@ class StatePrior(nn.Module):
     def __init__(self, width: int, dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, 2 * dim)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = zero(nn.Linear(width, 2 * dim))
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.linear(self.norm(h)).float().chunk(2, dim=-1)
