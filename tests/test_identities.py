@@ -337,6 +337,7 @@ def test_one_weight_of_a_chain_and_those_of_a_group_are_as_among_all(vocab_size)
     assert torch.allclose(p.log_weight(h, v), among_all, atol=1e-5)
     of_group = p.log_groups(h).gather(1, v[:, None] // p.each) + p.log_members(h, v // p.each)
     assert torch.allclose(of_group.gather(1, v[:, None] % p.each).squeeze(1), among_all, atol=1e-5)
+    assert torch.allclose(p.by_rows(h, v // p.each), p.by_groups(h, v // p.each), atol=1e-5)  # the first is for a GPU
 
 
 def test_what_the_posterior_of_a_chain_pays_is_at_least_log_r_over_p_and_that_where_components_are_far_apart():

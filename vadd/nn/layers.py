@@ -138,6 +138,8 @@ class ChainPrior(nn.Module):
 
     Tokens are in groups of about √V: π_v = π(group of v) π(v | its group), so that one weight costs two small softmaxes."""
 
+    COPIED = 2**26  # numbers
+
     def __init__(self, vocab_size: int, num: int, dim: int, width: int):
         super().__init__()
         self.num = num
@@ -167,22 +169,31 @@ class ChainPrior(nn.Module):
         return found.flatten(-2)[..., : len(self.means)]
 
     def log_weight(self, h: Tensor, v: Tensor) -> Tensor:
-        """(N, width), (N,) -> (N,): rows of a group go through its weights together."""
-        group = v // self.each
-        order = group.argsort()
-        rows = h[order].split(torch.bincount(group, minlength=len(self.bias)).tolist())
-        within = torch.cat([F.linear(*of) for of in zip(rows, self.weight, self.biases(), strict=True)])
-        within = torch.log_softmax(within.float(), -1).gather(1, (v % self.each)[order, None]).squeeze(1)
-        return self.log_groups(h).gather(1, group[:, None]).squeeze(1) + within[order.argsort()]
+        """(N, width), (N,) -> (N,)."""
+        group, member = v // self.each, v % self.each
+        within = self.log_members(h, group).gather(1, member[:, None])
+        return (self.log_groups(h).gather(1, group[:, None]) + within).squeeze(1)
 
     def log_groups(self, h: Tensor) -> Tensor:
         """(*B, width) -> (*B, G)."""
         return torch.log_softmax(self.group(h).float(), -1)
 
     def log_members(self, h: Tensor, group: Tensor) -> Tensor:
-        """(B, width), (B,) -> (B, `each`): of that group."""
-        within = (self.weight[group] @ h[..., None]).squeeze(-1) + self.biases()[group]
+        """(N, width), (N,) -> (N, `each`): of that group."""
+        copies = h.is_cuda and len(h) * self.weight[0].numel() <= self.COPIED
+        within = self.by_rows(h, group) if copies else self.by_groups(h, group)
         return torch.log_softmax(within.float(), -1)
+
+    def by_groups(self, h: Tensor, group: Tensor) -> Tensor:
+        """Rows of a group go through its weights together."""
+        order = group.argsort()
+        rows = h[order].split(torch.bincount(group, minlength=len(self.bias)).tolist())
+        found = torch.cat([F.linear(*of) for of in zip(rows, self.weight, self.biases(), strict=True)])
+        return found[order.argsort()]
+
+    def by_rows(self, h: Tensor, group: Tensor) -> Tensor:
+        """The same, each through a copy of its own: for a GPU, to which many small products are dearer than copies."""
+        return (self.weight[group] @ h[..., None]).squeeze(-1) + self.biases()[group]
 
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor, "ChainPrior"]:
         """Means, log σ, the state before the first vector, and who reads."""
