@@ -93,7 +93,7 @@ def drawn(generator, shares: Tensor) -> Tensor:
     """For each row of shares (*B, K), which need not add up to one, the number of one of them: (*B,)."""
     cumulative = shares.double().cumsum(-1)
     u = uniform(generator, (*cumulative.shape[:-1], 1), cumulative.device) * cumulative[..., -1:]
-    return (cumulative <= u).sum(-1).clamp(max=cumulative.shape[-1] - 1)
+    return torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp(max=cumulative.shape[-1] - 1)
 
 
 @singledispatch
