@@ -26,7 +26,7 @@ def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("recipe", nargs="?", default="image.digits")
     read.add_argument("method", nargs="?", default="vadd")
-    read.add_argument("--num", type=int, default=1000, help="samples at a time")
+    read.add_argument("--num", type=int, default=1000, help="samples drawn")
     read.add_argument("--batch", type=int, help="rows that pass the network at once; default as `vadd sample` has them")
     read.add_argument("--turns", type=int, default=15)
     read.add_argument("--steps", type=int, nargs="+", default=[1, 4, 16])

@@ -84,6 +84,8 @@ def test_the_kl_weight_rises_linearly_or_in_cycles_and_stays_at_one():
 @pytest.mark.parametrize("network", [{}, {"steps": True}])
 def test_the_importance_weighted_persistent_objective_is_the_bound_of_each_rows_sampler(network):
     model = small_model((3,), 3, 2, scale=1.5, network=network)
+    with torch.no_grad():
+        model.heads[0].linear.weight.mul_(20)  # so that z tells of which x it is
     x = everything(model).repeat(300, 1)
     steps = torch.arange(len(x)) % 3 + 2  # one batch of samplers of 2, 3 and 4 steps
     with torch.no_grad(), model.told(steps):
@@ -121,13 +123,35 @@ def test_rows_without_a_latent_pay_for_tokens_alone_with_any_number_of_particles
 def test_a_network_that_reads_t_is_told_the_next_number_of_steps_it_was_trained_with():
     model = small_model((3,), 3, 2, scale=2.0, network={"steps": True})
     x = everything(model)
-    model.taught = torch.tensor([2.0, 4.0, 8.0])
 
-    def logits(T):
-        with model.told(T), torch.no_grad():
-            return model.logits(x, torch.ones(27))
+    def logits(T, **options):
+        told = MaskedDiffusion((3,), model.masking, model.denoiser, model.recognition, taught=[8, 2, 4], **options)
+        assert "taught" not in told.state_dict()
+        with told.told(T), torch.no_grad():
+            return told.logits(x, torch.ones(27))
 
     assert not torch.equal(logits(4), logits(8))
     assert torch.equal(logits(1), logits(2))
     for T in (5, 100, math.inf):
         assert torch.equal(logits(8), logits(T))
+    assert torch.equal(logits(3, until=3), logits(4))
+    for T in (4, torch.full((27,), 4)):  # without a z they are told the largest
+        assert torch.allclose(logits(T, until=3), logits(8, until=3), atol=1e-6)
+
+
+def gradient_of_heads(model, x, steps, threads: int) -> torch.Tensor:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        loss, _ = iw_persistent(model, x, steps, 8, generator=generator(1))
+        return torch.autograd.grad(loss.mean(), model.heads[0].linear.weight)[0]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_particles_along_paths_have_the_same_gradient_every_time_on_many_threads():
+    model = small_model((8,), 3, 4)
+    x, steps = torch.randint(3, (256, 8), generator=generator()), torch.full((256,), 16)
+    first = gradient_of_heads(model, x, steps, 2)
+    for _ in range(10):
+        assert torch.equal(first, gradient_of_heads(model, x, steps, 2))

@@ -36,6 +36,10 @@ def test_a_run_is_not_made_over_something_else(run, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="could not make the folder"):
         Run.create(tmp_path / "file", recipe("toy.coins"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(InputError, match="exists already; give another --run"):
+        Run.create(tmp_path / "other", recipe("toy.coins"))
     (tmp_path / "empty").mkdir()
     Run.create(tmp_path / "empty", recipe("toy.coins"))
 

@@ -165,11 +165,11 @@ class MaskedDiffusion(nn.Module):
         said = {}
         if getattr(network, "reads_steps", False):
             steps = torch.as_tensor(self.steps, dtype=torch.float32, device=self.device).reshape(-1)
-            if taught := len(self.taught):
-                steps = self.taught[torch.bucketize(steps, self.taught).clamp(max=taught - 1)]
+            if num := len(self.taught):
+                steps = self.taught[torch.bucketize(steps, self.taught).clamp(max=num - 1)]
                 if self.until:
                     steps = steps.masked_fill(self._silent(), self.taught[-1])
-            said["steps"] = steps
+            said["steps"] = steps if len(steps) == 1 else steps.expand(rows)
         if classes := getattr(network, "classes", 0):
             said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
         return said

@@ -257,7 +257,8 @@ def iw_persistent(
         masked = masked.index_put((rows,), masked[rows] & ~revealed)
     rows, t, x_t, revealed = (torch.cat(parts) for parts in zip(*path, strict=True))
     z = (r(model.denoiser.prior(particles * len(x))) for _ in r.heads)
-    draw = Replay(*(a.unflatten(0, (-1, particles))[rows].flatten(0, 1) for a in z))
+    # `index_select`, whose gradient is added up in order: that of an index of repeated rows is not, on many threads.
+    draw = Replay(*(a.unflatten(0, (-1, particles)).index_select(0, rows).flatten(0, 1) for a in z))
     copies, *at = (a.repeat_interleave(particles, 0) for a in (rows, x_t, t, revealed))
     with model.told_of(copies):
         found = log_mu(model, x[copies], *at, draw)

@@ -38,7 +38,7 @@ def fields(experiment: Experiment) -> dict[str, tuple[object, FieldInfo]]:
 
 
 def leaves(of: BaseModel, prefix: str = "") -> Iterable[tuple[str, tuple[object, FieldInfo]]]:
-    """Those of `fields`, and what a method chooses."""
+    """Those of `fields`, and CHOSEN."""
     for name, info in type(of).model_fields.items():
         value = getattr(of, name)
         if isinstance(value, BaseModel):

@@ -1,7 +1,7 @@
 """Training on Lightning's Trainer: fit and resume. The formulas are in `vadd.objective`.
 
 Batch and noise are functions of (seed, step, rank) and of nothing else, so that a run killed at any moment and resumed
-ends with the same weights, bit for bit, as one that was left alone: there is no data-loader state to restore.
+ends with the same weights, on a CPU bit for bit, as one that was left alone: there is no data-loader state to restore.
 """
 
 import contextlib

@@ -91,7 +91,7 @@ class TimeFeatures(nn.Module):
 
 
 def log_steps(steps: Tensor) -> Tensor:
-    """T ≥ 1, (B,) -> log2 T in units of MOST, in [0, 1], as TimeFeatures want it."""
+    """T ≥ 1, (B,) or (1,) -> log2 T in units of MOST, in [0, 1], as TimeFeatures want it."""
     return (steps.log2() / MOST).clamp(max=1)
 
 
@@ -138,7 +138,7 @@ class ChainPrior(nn.Module):
 
     Tokens are in groups of about √V: π_v = π(group of v) π(v | its group), so that one weight costs two small softmaxes."""
 
-    COPIED = 2**26  # numbers
+    COPIED = 2**26  # of its numbers that `by_rows` may copy
 
     def __init__(self, vocab_size: int, num: int, dim: int, width: int):
         super().__init__()
