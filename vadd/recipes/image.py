@@ -54,7 +54,7 @@ def mnist_unet() -> Experiment:
         recipe="image.mnist-unet",
         about="MNIST at 28 x 28, black or white; UNet of 32 channels that halves twice, 1200 steps of 64, about .8 s each "
         "on one core; nelbo 66 in 50 steps, masked diffusion 62 in equal time; z is hardly used, unless it is a map "
-        "(docs/log.md, 2026-11-28): then 97 in 1 step, masked diffusion 211",
+        "and λ rises late (docs/log.md, 2026-11-28): then 97 in 1 step, masked diffusion 211",
         source=MnistSource(form="threshold"),
         latent=Latent(dim=32),
         network=UNet(channels=32, blocks=4, down=2, dropout=0.0),
