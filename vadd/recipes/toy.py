@@ -61,7 +61,12 @@ def moons() -> Experiment:
 
 def pinwheel() -> Experiment:
     return plane(
-        "pinwheel", "bent arms around a centre", "JS in 1 step: vadd-plus .004, mdm .256", latent=4, steps=24_000
+        "pinwheel",
+        "bent arms around a centre",
+        "JS in 1 step: vadd-plus .004, mdm .256",
+        latent=4,
+        steps=12_000,
+        cosines=8,
     )
 
 
