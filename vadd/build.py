@@ -97,10 +97,13 @@ def model(
     vocab_size: int,
     pad: int | None = None,
     sizes: tuple[int, ...] | None = None,
+    *,
+    trained: bool = True,
 ) -> MaskedDiffusion | Autoregressive:
-    """The untrained model; its weights are a function of the experiment's seed. `pad` is the token that a DiT does not
-    attend to, if there is one; `sizes` how many tokens each position has, where they differ. Raises InputError for a
-    network that cannot do what the experiment asks of it."""
+    """The model before any training; its weights are a function of the experiment's seed. Not `trained`: with the prior that
+    it has in training, where `latent.fitted` sets another for the time after. `pad` is the token that a DiT does not attend
+    to, if there is one; `sizes` how many tokens each position has, where they differ. Raises InputError for a network that
+    cannot do what the experiment asks of it."""
     import torch
 
     from vadd.autoregressive import Autoregressive
@@ -129,10 +132,13 @@ def model(
             size["pad"] = pad
         if experiment.network.kind in ("mlp", "dit"):
             size["slots"] = slots(experiment.latent, shape)
-        prior = {"prior": experiment.latent.prior, "components": experiment.latent.components}
+        components = (trained and experiment.latent.fitted) or experiment.latent.components
+        prior = {"prior": experiment.latent.prior, "components": components}
         denoiser = Denoiser(shape, vocab_size, dim, **prior, **size)
         name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
         size[name] = step * max(1, round(experiment.latent.recognition * size[name] / step))
+        if blocks := experiment.latent.blocks:
+            size |= {"blocks": blocks, "modulated": False}
         if size.pop("map", 0):
             Recognition = MLPRecognition
             kept = {name: size[name] for name in ("steps", "classes", "dropout", "levels")}
@@ -159,10 +165,10 @@ def slots(of: config.Latent, shape: tuple[int, ...]) -> int:
     return -(-math.prod(shape) // of.window) if of.window else of.slots
 
 
-def model_of(experiment: config.Experiment, source) -> MaskedDiffusion | Autoregressive:
+def model_of(experiment: config.Experiment, source, *, trained: bool = True) -> MaskedDiffusion | Autoregressive:
     """`model` for what a source holds."""
     more = (getattr(source, name, None) for name in ("pad", "cardinalities"))
-    return model(experiment, source.shape, source.vocab_size, *more)
+    return model(experiment, source.shape, source.vocab_size, *more, trained=trained)
 
 
 def require_able(of: config.Experiment) -> None:
@@ -188,6 +194,13 @@ def require_able(of: config.Experiment) -> None:
             f"latent.prior mixture is of one z, and latent.{'slots' if of.latent.slots else 'window'} has several; "
             "take --latent.prior chain, or --latent.components 1, which is N(0, I)"
         )
+    if of.latent.blocks and kind != "mlp":
+        raise InputError(
+            f"latent.blocks needs a network of kind mlp, and {of.recipe} has {kind}; take --latent.blocks 0, or "
+            "--method vadd-plus"
+        )
+    if of.latent.fitted and of.latent.dim:
+        require_fitted(of)
     if of.latent.prior == "chain":
         require_chain(of)
     if of.latent.prior == "state" and kind != "mlp":
@@ -206,6 +219,21 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "
             "take --objective.particles 1"
+        )
+
+
+def require_fitted(of: config.Experiment) -> None:
+    """Raises InputError where a prior cannot be fitted after training."""
+    if of.latent.prior != "mixture" or of.latent.slots or of.latent.window:
+        raise InputError(
+            f"latent.fitted needs latent.prior mixture and one z, got {of.latent.prior}; take --method vadd-fitted, or "
+            "--latent.fitted 0"
+        )
+    if of.objective.kind != "persistent" or of.latent.components < 2 or of.latent.fitted < 2 or of.latent.until:
+        raise InputError(
+            f"latent.fitted is of one z that is kept at every T, and a mixture before and after, got objective.kind "
+            f"{of.objective.kind}, latent.until {of.latent.until}, {of.latent.components} and {of.latent.fitted} Gaussians; "
+            "take --method vadd-fitted"
         )
 
 

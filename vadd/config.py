@@ -225,6 +225,11 @@ class Latent(Frozen):
         "them a ladder",
     )
     components: Count = Field(64, description="mixture only: how many Gaussians; 1 is N(0, I)")
+    fitted: Size = Field(
+        0,
+        description="mixture only: above 0, after training so many Gaussians are fitted to z of training examples, and are "
+        "the prior from then on",
+    )
     slots: Size = Field(0, description="above 0, so many z of `dim` numbers; a DiT: one for each window")
     window: Size = Field(0, description="DiT only: above 0, a z for every so many tokens, in place of `slots`")
     sharp: bool = Field(
@@ -233,6 +238,11 @@ class Latent(Frozen):
     until: Size = Field(0, description="where networks read T: above that many steps there is no z; 0: at any number")
     recognition: float = Field(
         1.0, gt=0, le=1, description="width of the recognition network, in widths of the denoiser"
+    )
+    blocks: Size = Field(
+        0,
+        description="MLP only: blocks of the recognition network, which reads T where it begins; 0: those of the denoiser, "
+        "and T in each",
     )
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
@@ -246,10 +256,14 @@ class Objective(Frozen):
     model, with a DiT."""
 
     kind: Literal["delbo", "persistent", "reweighted", "step-aware", "ar"] = "delbo"
-    kl_warmup: float = Field(
-        0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0 to 1"
-    )
+    kl_warmup: float = Field(0.25, ge=0, le=1, description="part of the training in which the KL weight rises from 0")
     kl_power: float = Field(1.0, gt=0, description="it rises as (step / warm-up)^power")
+    kl_final: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="to which it rises; below 1 z says more than pays for itself, for a prior that is fitted afterwards",
+    )
     kl_cycles: Count = Field(1, description="rises within that part; above 1, each is followed by a rest at 1")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
     particles: Count = Field(

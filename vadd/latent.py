@@ -64,6 +64,13 @@ class Gaussian(NamedTuple):
         return 0.5 * (torch.exp(2 * gap) + ((self.mean - p.mean) * torch.exp(-p.log_std)) ** 2 - 1) - gap
 
 
+def log_sum_exp(a: Float[Tensor, "*B C"]) -> Float[Tensor, "*B"]:
+    """log Σ_c exp a_c. A CPU spends most of torch's own on exponentials too small to count: here none is below e^-80 of the
+    largest."""
+    top = a.detach().amax(-1, keepdim=True)
+    return (top + (a - top).clamp(min=-80).exp().sum(-1, keepdim=True).log()).squeeze(-1)
+
+
 class Mixture(NamedTuple):
     """Σ_c π_c N(m_c, diag σ_c²) of z (B, d): m and log σ (C, d), log π (B, C)."""
 
@@ -81,16 +88,18 @@ class Mixture(NamedTuple):
 
     def sample(self, generator=None, temperature: float = 1.0) -> Float[Tensor, "B d"]:
         """From one of them, drawn by their weights, with τ σ for σ."""
-        c = drawn(generator, self.log_weights.exp())
+        alike = self.log_weights.stride(0) == 0  # all rows are one
+        shares = self.log_weights[:1].exp().expand_as(self.log_weights) if alike else self.log_weights.exp()
+        c = drawn(generator, shares)
         return Gaussian(self.means[c], self.log_stds[c]).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
-        return torch.logsumexp(self.log_weights + self.expected(z), -1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+        return log_sum_exp(self.log_weights + self.expected(z)) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
     def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
         """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), nats."""
         entropy = r.log_std.sum(-1) + 0.5 * r.mean.shape[-1]
-        near = torch.logsumexp(self.log_weights + self.expected(r.mean, torch.exp(2 * r.log_std)), -1)
+        near = log_sum_exp(self.log_weights + self.expected(r.mean, torch.exp(2 * r.log_std)))
         return -(near + entropy)
 
     def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B d"]:

@@ -91,6 +91,10 @@ def normal(generator, shape: tuple[int, ...], device) -> Tensor:
 
 def drawn(generator, shares: Tensor) -> Tensor:
     """For each row of shares (*B, K), which need not add up to one, the number of one of them: (*B,)."""
+    if shares.dim() == 2 and shares.stride(0) == 0:  # all rows are one
+        cumulative = shares[0].double().cumsum(-1)
+        u = uniform(generator, (len(shares), 1), cumulative.device).squeeze(1) * cumulative[-1]
+        return torch.searchsorted(cumulative, u, right=True).clamp(max=len(cumulative) - 1)
     cumulative = shares.double().cumsum(-1)
     u = uniform(generator, (*cumulative.shape[:-1], 1), cumulative.device) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp(max=cumulative.shape[-1] - 1)

@@ -314,14 +314,14 @@ def importance_weighted(
     return total / times
 
 
-def kl_weight(step: int, warmup: int, *, power: float = 1.0, cycles: int = 1) -> float:
-    """λ at a training step: (step / warmup)^power, then 1. Linear as in the paper; a large power leaves z almost free until
-    the denoiser has learned to read it.
+def kl_weight(step: int, warmup: int, *, power: float = 1.0, cycles: int = 1, final: float = 1.0) -> float:
+    """λ at a training step: `final` (step / warmup)^power, then `final`, 1 in the paper. Linear as in the paper; a large
+    power leaves z almost free until the denoiser has learned to read it.
 
     With `cycles` > 1 (Fu et al. 2019, arXiv 1903.10145) the warm-up is cut into that many rises from 0, each followed by
     an equally long rest at 1.
     """
     if warmup == 0 or step >= warmup:
-        return 1.0
+        return final
     rise = step / warmup if cycles == 1 else min(1.0, 2 * (step * cycles / warmup % 1))
-    return rise**power
+    return final * rise**power

@@ -13,11 +13,16 @@ import itertools
 import json
 import statistics
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
+from vadd import build
 from vadd.config import Experiment
 from vadd.errors import InputError
+from vadd.fitted import BATCHES, refit
 from vadd.run import Run
 from vadd.train import fit
 
@@ -30,27 +35,41 @@ LEAST = 5  # steps of a block of the trial that says how many take so long
 
 
 def seconds_per_step(experiments: dict[str, Experiment]) -> dict[str, float]:
-    """The seconds of a training step of each experiment, measured in turns; the mean over a training whose steps change."""
+    """The seconds of a training step of each experiment, measured in turns; the mean over a training whose steps change, and
+    with its part of the time in which a prior is fitted at the end."""
     parts = {(name, k): part for name, of in experiments.items() for k, (_, part) in enumerate(phases(of))}
     sizes = {key: steps_of_a_block(of) for key, of in parts.items()}
     found: dict[tuple[str, int], list[float]] = {key: [] for key in parts}
     for _ in range(ROUNDS):
         for key, of in parts.items():
             found[key] += timed(of, sizes[key])
-    return {
+    steps = {
         name: sum(share * statistics.median(found[name, k]) for k, (share, _) in enumerate(phases(of)))
         for name, of in experiments.items()
     }
+    return {name: steps[name] + fitting(of) / of.train.steps for name, of in experiments.items()}
 
 
 def phases(of: Experiment) -> list[tuple[float, Experiment]]:
     """Parts of a training whose steps are all alike, each with its share: particles are for the time after the warm-up."""
+    of = of.model_copy(update={"latent": of.latent.model_copy(update={"fitted": 0})})
     w = of.objective.kl_warmup
     if not (of.latent.dim and of.objective.particles > 1 and w):
         return [(1.0, of)]
     changes = {"particles": 1}, {"kl_warmup": 0.0}
     before, after = (of.model_copy(update={"objective": of.objective.model_copy(update=c)}) for c in changes)
     return [(w, before), (1 - w, after)]
+
+
+def fitting(of: Experiment) -> float:
+    """Seconds that a prior fitted after training takes; 0 for no such prior."""
+    if not (of.latent.fitted and of.latent.dim):
+        return 0.0
+    source = build.source(of.source)
+    model, x = build.model_of(of, source, trained=False), torch.from_numpy(source.split("train"))
+    start = time.perf_counter()
+    refit(model, x, of.latent.fitted, torch.Generator().manual_seed(0), batches=BATCHES // 10)
+    return 10 * (time.perf_counter() - start)
 
 
 def steps_of_a_block(of: Experiment) -> int:

@@ -29,6 +29,7 @@ from vadd import build
 from vadd.config import Experiment
 from vadd.diagnostics import active_units, encoded, unused, usage
 from vadd.errors import InputError, too_large
+from vadd.fitted import refit
 from vadd.likelihood import nelbo
 from vadd.masking import stratified_times
 from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, persistent, reweighted, step_aware
@@ -36,7 +37,7 @@ from vadd.run import Run, atomic
 
 __all__ = ["Batches", "fit"]
 
-NOISE, ORDER, VALIDATION = range(3)  # keys of the independent random streams of a run
+NOISE, ORDER, VALIDATION, PRIOR = range(4)  # keys of the independent random streams of a run
 HIDDEN = 0.1  # of the labels, so that a denoiser that reads classes learns to do without
 
 
@@ -102,7 +103,7 @@ class Training(lightning.LightningModule):
         noise = torch.Generator().manual_seed(seed_of(seed, NOISE, step, 1 + self.global_rank))
         seed_dropout(seed_of(seed, NOISE, step, 1 + self.global_rank, 1), self.device)
         warmup = round(of.kl_warmup * self.experiment.train.steps)
-        weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles)
+        weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles, final=of.kl_final)
         particles = of.particles if step >= warmup and self.model.has_latents else 1
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
@@ -206,6 +207,17 @@ class Training(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.seconds = checkpoint["seconds"]
         self.window.update({name: list(values) for name, values in checkpoint["window"].items()})
+
+    def finish(self) -> None:
+        """The prior that is fitted after training, if there is to be one; and the weights are written."""
+        components = self.experiment.latent.fitted
+        if components and self.model.has_latents:
+            noise = torch.Generator().manual_seed(seed_of(self.experiment.seed, PRIOR))
+            refit(self.model, torch.from_numpy(self.data), components, noise)
+            seconds = round(self.seconds + time.perf_counter() - self.started, 3)
+            line = {"step": self.experiment.train.steps, "split": "prior", "fitted": components, "seconds": seconds}
+            self.run.log(line)
+        save_weights(self.run, self.model)
 
     def train_dataloader(self):
         """Only counts: `training_step` makes the batch from the step."""
@@ -325,7 +337,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     of = experiment.train
     where = build.device(of)
     source = build.source(experiment.source)
-    model = build.model_of(experiment, source)
+    model = build.model_of(experiment, source, trained=False)
     if resume:
         run.require_data(source)
     if not run.begun and os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several
@@ -348,7 +360,8 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     checkpoint = run.last_checkpoint() if resume else None
     saved = restored(checkpoint, model) if checkpoint else {"global_step": 0}
     if saved["global_step"] >= of.steps:  # stopped between the last checkpoint and the weights: nothing left to train
-        save_weights(run, model)
+        training.seconds = saved["seconds"]
+        training.finish()
         return
     run.truncate_metrics(saved["global_step"])
     keep_freed_memory()
@@ -382,7 +395,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             checkpoints.restore()
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
-        save_weights(run, model)
+        training.finish()
 
 
 def strategy(of: Experiment) -> str:

@@ -126,6 +126,16 @@ class MixturePrior(nn.Module):
         self.log_stds = nn.Parameter(torch.full((components, dim), math.log(1 - spread) / 2))
         self.logits = nn.Parameter(torch.zeros(components))
 
+    @classmethod
+    def of(cls, means: Tensor, log_stds: Tensor, log_weights: Tensor) -> "MixturePrior":
+        """That which offers these, of C components."""
+        prior = cls(*means.shape).to(means.device)
+        with torch.no_grad():
+            prior.means.copy_(means)
+            prior.log_stds.copy_(7 * torch.atanh((log_stds / 7).clamp(-0.999, 0.999)))
+            prior.logits.copy_(log_weights)
+        return prior
+
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         log_weights = torch.log_softmax(self.logits, 0).expand(rows, -1)
         return self.means, 7 * torch.tanh(self.log_stds / 7), log_weights

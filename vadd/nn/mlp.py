@@ -28,6 +28,7 @@ class Trunk(nn.Module):
         self.enter = nn.Linear(length * embedding, width)
         if condition:
             self.enter_condition = nn.Linear(condition, width)
+        self.modulated = bool(condition)
         self.blocks = nn.ModuleList(Block(width, condition, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
 
@@ -38,14 +39,14 @@ class Trunk(nn.Module):
         rungs: dict[int, nn.Module] | None = None,
         draw: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """`rungs` stand before the blocks with these numbers."""
+        """`rungs` stand before the blocks with these numbers. A trunk built without a condition adds it where h begins."""
         h = self.enter(embedded.flatten(1))
         if condition is not None:
-            h = h + self.enter_condition(F.silu(condition))
+            h = h + (self.enter_condition(F.silu(condition)) if self.modulated else condition)
         for k, block in enumerate(self.blocks):
             if rungs and k in rungs:
                 h, condition = rungs[k](h, condition, draw)
-            h = block(h, condition if condition is None else F.silu(condition))
+            h = block(h, F.silu(condition) if self.modulated else None)
         return self.norm(h)
 
 
@@ -161,7 +162,8 @@ class MLPDenoiser(nn.Module):
 class MLPRecognition(nn.Module):
     """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
 
-    The time is not read: M tells all that x_t adds to x. T is, with `steps`. (`slots`, `cosines`
+    The time is not read: M tells all that x_t adds to x. T is, with `steps`, in each block, or, not `modulated`, where the
+    blocks begin. (`slots`, `cosines`
     and `classes` are the denoiser's: x tells its class.)
     """
 
@@ -179,12 +181,13 @@ class MLPRecognition(nn.Module):
         steps: bool = False,
         slots: int = 0,
         classes: int = 0,
+        modulated: bool = True,
     ):
         super().__init__()
         self.features, self.reads_steps = width, steps
-        length, condition = math.prod(shape), width // 2 if steps else 0
+        length, condition = math.prod(shape), width // 2 if steps and modulated else 0
         if steps:
-            self.steps = numbers(condition)
+            self.steps = numbers(condition or width)
         self.embed = Tokens(vocab_size, embedding, levels)
         with torch.no_grad():
             self.embed.weight[vocab_size].zero_()  # a token hidden from the recognition says nothing
@@ -195,5 +198,5 @@ class MLPRecognition(nn.Module):
 
     def forward(self, x: Tensor, masked: Tensor, t: Tensor, steps: Tensor | None = None) -> Tensor:
         bit = masked.flatten(1)[..., None]
-        condition = self.steps(log_steps(steps)) if self.reads_steps else None
-        return self.trunk(self.embed(x.flatten(1)) + self.embed_mask * bit, condition)  # (B, L, E) -> (B, width)
+        told = self.steps(log_steps(steps)) if self.reads_steps else None
+        return self.trunk(self.embed(x.flatten(1)) + self.embed_mask * bit, told)  # (B, L, E) -> (B, width)

@@ -1,0 +1,83 @@
+"""A prior of many Gaussians, fitted to z of the training examples once the networks are trained.
+
+While these are trained, p(z) is a mixture of few and the KL weight λ stays below 1: z then says more than the bound would
+let it, so that the denoiser is sharp, and r_φ(z) = E_x r_φ(z | x) is narrower than p(z), which has mass where no example is.
+That is made up for afterwards, as two-stage autoencoders do (Dai and Wipf 2019, arXiv 1903.05789; Ghosh et al. 2020, arXiv
+1903.12436): the bound's only term in p(z) is E_x E_r log p(z), and a mixture is fitted to it by online EM (Cappé and
+Moulines 2009, arXiv 0712.4273). Bounds and samples are those of the prior so fitted.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vadd.errors import InputError
+from vadd.latent import Mixture
+from vadd.model import MaskedDiffusion
+
+__all__ = ["encoded_at_random", "mixture", "refit"]
+
+BATCHES, ROWS = 200, 4096  # of z
+AT_ONCE = 256  # rows: their responsibilities fit into a cache
+LEAST = 1e-3  # σ
+
+
+@torch.no_grad()
+def mixture(draw: Callable[[int], Float[Tensor, "N d"]], components: int, *, batches: int = BATCHES) -> Mixture:
+    """Σ_c π_c N(m_c, diag σ_c²) of the law of z that `draw` draws from, log π being (1, C).
+
+    log π_c N(z; m_c, σ_c) = f(z)·η_c with f = (z², z, 1). The m_c start at z of the first batch; after batch k the means
+    S = E[π_c(z) f(z)] move by (k + 2)^-0.6 of the way to those of the batch, and η follows. Raises InputError for more than
+    `ROWS` components.
+    """
+    if components > ROWS:
+        raise InputError(f"at most {ROWS} Gaussians can be fitted, got {components}; lower latent.fitted")
+    z = draw(ROWS)
+    d = z.shape[1]
+    m, variance = z[:components], z.var(0).expand(components, d) / components ** (2 / d)
+    S = torch.cat([m**2 + variance, m, torch.ones_like(m[:, :1])], 1) / components
+    for k in range(1 + batches):
+        S2, S1, weight = S.split([d, d, 1], 1)
+        m = S1 / weight
+        variance = (S2 / weight - m**2).clamp(min=LEAST**2)
+        constant = weight.log() - 0.5 * (m**2 / variance + variance.log()).sum(1, keepdim=True)
+        eta = torch.cat([-0.5 / variance, m / variance, constant], 1)
+        if k < batches:
+            f = torch.cat([z**2, z, torch.ones_like(z[:, :1])], 1)
+            seen = sum(torch.softmax(part @ eta.T, 1).T @ part for part in f.split(AT_ONCE)) / len(f)
+            S = S + (k + 2) ** -0.6 * (seen - S)
+            z = draw(ROWS)
+    return Mixture(m, variance.log() / 2, (weight / weight.sum()).log().T)
+
+
+@torch.no_grad()
+def encoded_at_random(
+    model: MaskedDiffusion, x: Int[Tensor, "N *D"], num: int, generator: torch.Generator
+) -> Float[Tensor, "num d"]:
+    """z ~ r_φ(z | x) of rows x drawn at random, each told one of the T that were taught."""
+    rows = x[torch.randint(len(x), (num,), generator=generator)].to(model.device).long()
+    taught = model.taught if len(model.taught) else torch.ones(1, device=model.device)
+    T = taught[torch.randint(len(taught), (num,), generator=generator).to(model.device)]
+    with model.told(T):
+        r = model.posterior(
+            rows, torch.ones_like(rows, dtype=torch.bool), torch.ones(num, device=model.device), generator
+        )
+    return r.heads[0](r.features).sample(generator)
+
+
+def refit(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "N *D"],
+    components: int,
+    generator: torch.Generator,
+    *,
+    batches: int = BATCHES,
+) -> None:
+    """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z."""
+    model.eval()
+    torch.set_flush_denormal(True)  # of which shares are full, and which take a CPU four times as long
+    p = mixture(lambda num: encoded_at_random(model, x, num, generator), components, batches=batches)
+    torch.set_flush_denormal(False)
+    model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])
