@@ -48,7 +48,14 @@ def prose(tmp_path) -> dict:
 
 @pytest.mark.parametrize(
     ("method", "of"),
-    [("vadd", "coins"), ("persistent", "coins"), ("vadd", "text"), ("vadd-chain", "text"), ("ar", "text")],
+    [
+        ("vadd", "coins"),
+        ("persistent", "coins"),
+        ("vadd-fitted", "coins"),
+        ("vadd", "text"),
+        ("vadd-chain", "text"),
+        ("ar", "text"),
+    ],
 )
 def test_a_run_killed_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_path, monkeypatch, method, of):
     monkeypatch.setenv("VADD_CACHE", str(tmp_path / "cache"))

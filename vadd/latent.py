@@ -74,6 +74,8 @@ def log_sum_exp(a: Float[Tensor, "*B C"]) -> Float[Tensor, "*B"]:
 class Mixture(NamedTuple):
     """Σ_c π_c N(m_c, diag σ_c²) of z (B, d): m and log σ (C, d), log π (B, C)."""
 
+    CACHED = 2**18  # numbers that a CPU has at hand
+
     means: Float[Tensor, "C d"]
     log_stds: Float[Tensor, "C d"]
     log_weights: Float[Tensor, "B C"]
@@ -94,7 +96,10 @@ class Mixture(NamedTuple):
         return Gaussian(self.means[c], self.log_stds[c]).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
-        return log_sum_exp(self.log_weights + self.expected(z)) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+        rows = max(1, self.CACHED // len(self.means))
+        parts = zip(self.log_weights.expand(len(z), -1).split(rows), z.split(rows), strict=True)
+        found = torch.cat([log_sum_exp(log_weights + self.expected(part)) for log_weights, part in parts])
+        return found - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
     def kl_of(self, r: Gaussian) -> Float[Tensor, " B"]:
         """An upper bound on KL(r ‖ self), -log Σ_c π_c exp(-KL(r ‖ N_c)) (Hershey and Olsen 2007), nats."""
@@ -353,7 +358,6 @@ class Posterior:
             explore,
             silent,
         )
-        self.kl = torch.zeros(len(features), device=features.device)
         self.priors: list[Law | Link] = []
         self.approximations: list[Gaussian] = []
         self.latents: list[Tensor] = []
@@ -364,17 +368,21 @@ class Posterior:
         z = r.sample(self.generator)
         if self.explore is not None:
             z = torch.where(self.explore.view(-1, *[1] * (z.dim() - 1)), p.sample(self.generator), z)
-        p = p.given(z) if isinstance(p, Chain) else p
-        kl = p.kl_of(r)
-        self.kl = self.kl + (kl if self.silent is None else kl.masked_fill(self.silent, 0.0))
-        self.priors.append(p)
+        self.priors.append(p.given(z) if isinstance(p, Chain) else p)
         self.approximations.append(r)
         self.latents.append(z)
         return z
 
     @property
+    def kl(self) -> Float[Tensor, " B"]:
+        found = self.features.new_zeros(len(self.features), dtype=torch.float32)
+        for p, r in zip(self.priors, self.approximations, strict=True):
+            found = found + p.kl_of(r)
+        return found if self.silent is None else found.masked_fill(self.silent, 0.0)
+
+    @property
     def log_ratio(self) -> Float[Tensor, " B"]:
-        found = torch.zeros_like(self.kl)
+        found = self.features.new_zeros(len(self.features), dtype=torch.float32)
         for p, r, z in zip(self.priors, self.approximations, self.latents, strict=True):
             log_p = p.log_weight_of(r).sum(1) + r.log_prob(z) if isinstance(r, Components) else p.log_prob(z)
             found = found + log_p - Gaussian(r.mean.detach(), r.log_std.detach()).log_prob(z)

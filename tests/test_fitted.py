@@ -1,0 +1,155 @@
+"""A prior fitted after training: it has the law of z, it is all that changes, and bounds and samples are those of it."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import generator
+from safetensors.torch import load_file
+
+from vadd import InputError, build, exact_nll, fitted, nelbo, sample
+from vadd.config import MLP
+from vadd.fitted import encoded_at_random, mixture, refit
+from vadd.latent import Mixture, log_sum_exp
+from vadd.noise import drawn
+from vadd.objective import kl_weight
+from vadd.overrides import override
+from vadd.recipes import recipe, with_method
+from vadd.run import Run
+from vadd.train import fit
+
+
+def three(num: int, noise: torch.Generator) -> torch.Tensor:
+    means, stds = torch.tensor([[0.0, 0.0], [2.0, 2.0], [-3.0, 1.0]]), torch.tensor([0.1, 0.5])
+    return means[torch.randint(3, (num,), generator=noise)] + stds * torch.randn(num, 2, generator=noise)
+
+
+def test_a_mixture_fitted_to_a_mixture_is_it():
+    noise = generator()
+    p = mixture(lambda num: three(num, noise), 3)
+    order = p.means[:, 0].argsort()
+    assert torch.allclose(p.means[order], torch.tensor([[-3.0, 1.0], [0.0, 0.0], [2.0, 2.0]]), atol=0.03)
+    assert torch.allclose(p.log_stds.exp(), torch.tensor([0.1, 0.5]).expand(3, 2), rtol=0.05)
+    assert torch.allclose(p.log_weights.exp(), torch.full((1, 3), 1 / 3), atol=0.02)
+    many = mixture(lambda num: three(num, noise), 200)
+    z = three(20_000, noise)
+    entropy = math.log(3) + math.log(2 * math.pi * math.e) + math.log(0.1 * 0.5)
+    loss = -many.log_prob(z).mean().item()
+    assert entropy - 0.05 < loss < entropy + 0.05  # of many, each has few z to go by
+
+
+def test_each_batch_of_all_z_there_are_makes_them_likelier():
+    z = three(fitted.ROWS, generator())
+    before = -torch.inf
+    for batches in (0, 1, 3, 10, 40):
+        now = mixture(lambda num: z[:num], 5, batches=batches).log_prob(z).mean().item()
+        assert now > before
+        before = now
+
+
+def of_bits(**changes):
+    """Two bits, trained a little: `vadd-fitted`, with fewer Gaussians."""
+    of = with_method(recipe("toy.coins"), "vadd-fitted")
+    of = of.model_copy(update={"network": MLP(width=16, blocks=1, embedding=4, steps=True)})
+    return override(of, {"latent.fitted": 30, "latent.components": 4, "train.steps": 20, "train.batch": 32, **changes})
+
+
+def with_a_latent_that_counts():
+    """An untrained network whose z does something."""
+    experiment = of_bits()
+    model = build.model(experiment, (2,), 2, trained=False).eval()
+    noise = generator()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.4 * torch.randn(parameter.shape, generator=noise))
+    return model.requires_grad_(False), torch.tensor(list(itertools.product(range(2), repeat=2)))
+
+
+def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
+    model, x = with_a_latent_that_counts()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    z = encoded_at_random(model, x, 4000, generator(1))
+    old = model.prior(4000).log_prob(z).mean()
+    refit(model, x, 30, generator())
+    after = model.state_dict()
+    prior = {k for k in after if k.startswith("denoiser.prior.")}
+    assert all(torch.equal(after[k], before[k]) for k in after.keys() - prior)
+    assert model.denoiser.prior.means.shape == (30, 1)
+    assert model.prior(4000).log_prob(z).mean() > old + 0.1
+    again, _ = with_a_latent_that_counts()
+    refit(again, x, 30, generator())
+    assert all(torch.equal(again.state_dict()[k], after[k]) for k in after)
+
+
+@pytest.mark.parametrize("T", [1, 2])
+def test_bounds_and_samples_are_those_of_the_fitted_prior(T):
+    model, x = with_a_latent_that_counts()
+    refit(model, x, 30, generator())
+    with model.told(T):
+        exact = exact_nll(model, x, T, latents="fixed")
+    assert torch.exp(-exact).sum().item() == pytest.approx(1, abs=1e-4)
+    bound = nelbo(model, x.repeat(500, 1), T, latents="fixed", particles=256, generator=generator()).view(500, 4)
+    assert torch.all(bound.mean(0) > exact - 4 * bound.std(0) / 500**0.5)
+    assert torch.allclose(bound.mean(0), exact.to(bound.dtype), atol=0.3)  # also Jensen's, over paths
+    drawn = sample(model, 20_000, T, latents="fixed", generator=generator())
+    counts = torch.bincount((drawn * torch.tensor([2, 1])).sum(1), minlength=4) / 20_000
+    assert torch.allclose(counts, torch.exp(-exact).to(counts.dtype), atol=0.015)
+
+
+def test_a_run_has_the_fitted_prior_and_finds_it_again_where_only_that_was_left_to_do(tmp_path):
+    of = of_bits(**{"train.checkpoint_every": 10})
+    run = Run.create(tmp_path / "run", of)
+    fit(run, quiet=True)
+    weights = load_file(run.weights)
+    assert weights["denoiser.prior.means"].shape == (30, 1)
+    assert [line["fitted"] for line in run.metrics() if line["split"] == "prior"] == [30]
+    run.weights.unlink()
+    fit(run, resume=True, quiet=True)
+    again = load_file(run.weights)
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[k], weights[k]) for k in weights)
+    seconds = [line["seconds"] for line in run.metrics()]
+    assert seconds == sorted(seconds)
+
+
+def test_what_cannot_be_fitted_is_refused():
+    for recipe_name, method, message in (
+        ("toy.coins", "persistent,latent.fitted=30", "needs latent.prior mixture"),
+        ("toy.coins", "vadd,latent.prior=mixture,latent.fitted=30", "objective.kind delbo"),
+        ("toy.coins", "vadd-plus,latent.fitted=30,latent.until=4", "latent.until 4"),
+        ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build.by_method(recipe(recipe_name), method)
+    with pytest.raises(InputError, match="at most 4096 Gaussians"):
+        mixture(lambda num: torch.zeros(num, 1), 5000)
+
+
+def test_a_recognition_that_is_told_the_steps_at_its_entrance_hears_them():
+    model, x = with_a_latent_that_counts()
+    assert not any("modulation" in name for name, _ in model.recognition.named_parameters())
+    masked, one = torch.ones_like(x, dtype=torch.bool), torch.ones(4)
+    few, many = (model.recognition(x, masked, one, steps=torch.full((4,), T)) for T in (1.0, 64.0))
+    assert not torch.allclose(few, many)
+
+
+def test_the_weight_of_the_kl_rises_to_its_last():
+    assert [kl_weight(step, 10, final=0.8) for step in (0, 5, 10, 99)] == [0, 0.4, 0.8, 0.8]
+
+
+def test_log_sum_exp_and_its_gradient_are_those_of_torch():
+    a = (100 * torch.randn(50, 30, dtype=torch.float64, generator=generator())).requires_grad_()
+    weights = torch.randn(50, dtype=torch.float64, generator=generator())
+    found = [f(a) for f in (log_sum_exp, lambda a: torch.logsumexp(a, -1))]
+    assert torch.allclose(*found)
+    assert torch.allclose(*(torch.autograd.grad((weights * f).sum(), a)[0] for f in found), atol=1e-12)
+
+
+def test_rows_that_are_alike_are_drawn_as_others_are():
+    shares = torch.rand(1, 9, generator=generator()).expand(1000, 9)
+    assert torch.equal(drawn(generator(1), shares), drawn(generator(1), shares.clone()))
+    few = torch.log(shares[:1] / shares[:1].sum())
+    p = Mixture(torch.arange(9.0)[:, None], torch.full((9, 1), -9.0), few.expand(1000, 9))
+    same = p._replace(log_weights=p.log_weights.clone())
+    assert torch.equal(p.sample(generator(2)), same.sample(generator(2)))
