@@ -210,14 +210,15 @@ class Training(lightning.LightningModule):
 
     def finish(self) -> None:
         """The prior that is fitted after training, if there is to be one; and the weights are written."""
-        components = self.experiment.latent.fitted
-        if components and self.model.has_latents:
+        components, fits = self.experiment.latent.fitted, bool(self.experiment.latent.fitted and self.model.has_latents)
+        if fits:
             noise = torch.Generator().manual_seed(seed_of(self.experiment.seed, PRIOR))
             refit(self.model, torch.from_numpy(self.data), components, noise)
+        save_weights(self.run, self.model)
+        if fits:
             seconds = round(self.seconds + time.perf_counter() - self.started, 3)
             line = {"step": self.experiment.train.steps, "split": "prior", "fitted": components, "seconds": seconds}
             self.run.log(line)
-        save_weights(self.run, self.model)
 
     def train_dataloader(self):
         """Only counts: `training_step` makes the batch from the step."""
