@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from vadd import InputError, build, exact_nll, fitted, nelbo, sample
 from vadd.config import MLP
 from vadd.fitted import encoded_at_random, mixture, refit
-from vadd.latent import Mixture, log_sum_exp
+from vadd.latent import Gaussian, Mixture, log_sum_exp
 from vadd.noise import drawn
 from vadd.objective import kl_weight
 from vadd.overrides import override
@@ -113,15 +113,31 @@ def test_a_run_has_the_fitted_prior_and_finds_it_again_where_only_that_was_left_
 
 def test_what_cannot_be_fitted_is_refused():
     for recipe_name, method, message in (
-        ("toy.coins", "persistent,latent.fitted=30", "needs latent.prior mixture"),
-        ("toy.coins", "vadd,latent.prior=mixture,latent.fitted=30", "objective.kind delbo"),
-        ("toy.coins", "vadd-plus,latent.fitted=30,latent.until=4", "latent.until 4"),
+        ("toy.coins", "persistent,latent.fitted=30", "needs latent.prior mixture, got standard"),
+        ("toy.coins", "vadd,latent.prior=mixture,latent.fitted=30", "needs objective.kind persistent, got delbo"),
+        ("toy.coins", "vadd-plus,latent.fitted=30,latent.until=4", "needs latent.until 0, got 4"),
+        ("toy.coins", "vadd-plus,latent.fitted=30,latent.components=1", "two Gaussians or more"),
+        ("toy.coins", "vadd-plus,latent.fitted=5000", "4096"),
+        ("toy.moons", "vadd-plus,objective.kl_final=0.8", "no place among 4 particles"),
         ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp"),
+        ("text.small", "vadd-fitted", "needs a network of kind mlp"),
     ):
         with pytest.raises(InputError, match=message):
             build.by_method(recipe(recipe_name), method)
     with pytest.raises(InputError, match="at most 4096 Gaussians"):
         mixture(lambda num: torch.zeros(num, 1), 5000)
+    for name in ("image.digits", "image.mnist", "custom.csv", "toy.spirals"):
+        build.require_able(with_method(recipe(name), "vadd-fitted"))
+
+
+def test_the_kl_of_each_dimension_is_the_same_in_parts(monkeypatch):
+    p = Mixture(torch.randn(7, 3, generator=generator()), torch.zeros(7, 3), torch.zeros(1, 7).log_softmax(1))
+    r = Gaussian(torch.randn(50, 3, generator=generator(1)), torch.full((50, 3), -1.0))
+    whole, density = p.kl_each_of(r), p.log_prob(r.mean)
+    monkeypatch.setattr(Mixture, "CACHED", 50)
+    assert torch.allclose(p.kl_each_of(r), whole)
+    assert torch.allclose(p.log_prob(r.mean), density)
+    assert torch.allclose(whole.sum(1), p.kl_of(r), atol=1e-5)
 
 
 def test_a_recognition_that_is_told_the_steps_at_its_entrance_hears_them():

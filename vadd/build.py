@@ -174,6 +174,14 @@ def model_of(experiment: config.Experiment, source, *, trained: bool = True) -> 
 def require_able(of: config.Experiment) -> None:
     """Raises InputError where a network is asked for what only another can do."""
     kind = of.network.kind
+    if kind != "mlp" and (of.latent.blocks or of.latent.fitted) and of.latent.dim:
+        name, value = ("fitted", of.latent.fitted) if of.latent.fitted else ("blocks", of.latent.blocks)
+        raise InputError(
+            f"latent.{name} needs a network of kind mlp, and {of.recipe} has {kind} (latent.{name} is {value}); take "
+            "--method vadd-plus"
+        )
+    if of.latent.fitted and of.latent.dim:
+        require_fitted(of)
     if kind != "dit" and of.objective.kind == "ar":
         raise InputError(
             f"objective.kind ar needs a network of kind dit, and {of.recipe} has {kind}; take another recipe"
@@ -194,13 +202,6 @@ def require_able(of: config.Experiment) -> None:
             f"latent.prior mixture is of one z, and latent.{'slots' if of.latent.slots else 'window'} has several; "
             "take --latent.prior chain, or --latent.components 1, which is N(0, I)"
         )
-    if of.latent.blocks and kind != "mlp":
-        raise InputError(
-            f"latent.blocks needs a network of kind mlp, and {of.recipe} has {kind}; take --latent.blocks 0, or "
-            "--method vadd-plus"
-        )
-    if of.latent.fitted and of.latent.dim:
-        require_fitted(of)
     if of.latent.prior == "chain":
         require_chain(of)
     if of.latent.prior == "state" and kind != "mlp":
@@ -215,6 +216,11 @@ def require_able(of: config.Experiment) -> None:
             "sampling.grid learned is made of single steps, and networks that read T change with their number; "
             "take another grid, or --network.steps false"
         )
+    if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.kl_final < 1:
+        raise InputError(
+            f"objective.kl_final has no place among {of.objective.particles} particles, got {of.objective.kl_final:g}; "
+            "take --objective.particles 1"
+        )
     if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.free_bits:
         raise InputError(
             f"objective.free_bits have no place among {of.objective.particles} particles, got {of.objective.free_bits}; "
@@ -224,16 +230,21 @@ def require_able(of: config.Experiment) -> None:
 
 def require_fitted(of: config.Experiment) -> None:
     """Raises InputError where a prior cannot be fitted after training."""
-    if of.latent.prior != "mixture" or of.latent.slots or of.latent.window:
+    wanted = {
+        "latent.prior": (of.latent.prior, "mixture"),
+        "objective.kind": (of.objective.kind, "persistent"),
+        "latent.slots": (of.latent.slots, 0),
+        "latent.until": (of.latent.until, 0),
+    }
+    for name, (value, needed) in wanted.items():
+        if value != needed:
+            raise InputError(
+                f"latent.fitted needs {name} {needed}, got {value}; take --method vadd-fitted, or --latent.fitted 0"
+            )
+    if min(of.latent.components, of.latent.fitted) < 2:
         raise InputError(
-            f"latent.fitted needs latent.prior mixture and one z, got {of.latent.prior}; take --method vadd-fitted, or "
-            "--latent.fitted 0"
-        )
-    if of.objective.kind != "persistent" or of.latent.components < 2 or of.latent.fitted < 2 or of.latent.until:
-        raise InputError(
-            f"latent.fitted is of one z that is kept at every T, and a mixture before and after, got objective.kind "
-            f"{of.objective.kind}, latent.until {of.latent.until}, {of.latent.components} and {of.latent.fitted} Gaussians; "
-            "take --method vadd-fitted"
+            f"latent.fitted needs two Gaussians or more before and after, got {of.latent.components} and "
+            f"{of.latent.fitted}; take --latent.components 64"
         )
 
 
@@ -352,7 +363,7 @@ def matched(
 
     def count(dim: int, width: int) -> int:
         network = experiment.network.model_copy(update={field: width})
-        latent = experiment.latent.model_copy(update={"dim": dim})
+        latent = experiment.latent.model_copy(update={"dim": dim, "fitted": 0, "blocks": 0})
         with torch.device("meta"):
             built = model(experiment.model_copy(update={"network": network, "latent": latent}), shape, vocab_size)
         return built.parameter_counts()["training"]

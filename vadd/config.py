@@ -227,6 +227,7 @@ class Latent(Frozen):
     components: Count = Field(64, description="mixture only: how many Gaussians; 1 is N(0, I)")
     fitted: Size = Field(
         0,
+        le=4096,
         description="mixture only: above 0, after training so many Gaussians are fitted to z of training examples, and are "
         "the prior from then on",
     )
@@ -241,6 +242,7 @@ class Latent(Frozen):
     )
     blocks: Size = Field(
         0,
+        le=1000,
         description="MLP only: blocks of the recognition network, which reads T where it begins; 0: those of the denoiser, "
         "and T in each",
     )
@@ -264,7 +266,7 @@ class Objective(Frozen):
         le=1,
         description="to which it rises; below 1 z says more than pays for itself, for a prior that is fitted afterwards",
     )
-    kl_cycles: Count = Field(1, description="rises within that part; above 1, each is followed by a rest at 1")
+    kl_cycles: Count = Field(1, description="rises within that part; above 1, each is followed by a rest at the top")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")
     particles: Count = Field(
         1,

@@ -35,7 +35,8 @@ def mixture(draw: Callable[[int], Float[Tensor, "N d"]], components: int, *, bat
     if components > ROWS:
         raise InputError(f"at most {ROWS} Gaussians can be fitted, got {components}; lower latent.fitted")
     z = draw(ROWS)
-    d = z.shape[1]
+    d, centre = z.shape[1], z.mean(0)
+    z = z - centre  # S2 - m² then loses fewer digits
     m, variance = z[:components], z.var(0).expand(components, d) / components ** (2 / d)
     S = torch.cat([m**2 + variance, m, torch.ones_like(m[:, :1])], 1) / components
     for k in range(1 + batches):
@@ -48,8 +49,8 @@ def mixture(draw: Callable[[int], Float[Tensor, "N d"]], components: int, *, bat
             f = torch.cat([z**2, z, torch.ones_like(z[:, :1])], 1)
             seen = sum(torch.softmax(part @ eta.T, 1).T @ part for part in f.split(AT_ONCE)) / len(f)
             S = S + (k + 2) ** -0.6 * (seen - S)
-            z = draw(ROWS)
-    return Mixture(m, variance.log() / 2, (weight / weight.sum()).log().T)
+            z = draw(ROWS) - centre
+    return Mixture(centre + m, variance.log() / 2, (weight / weight.sum()).log().T)
 
 
 @torch.no_grad()
@@ -77,7 +78,9 @@ def refit(
 ) -> None:
     """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z."""
     model.eval()
-    torch.set_flush_denormal(True)  # of which shares are full, and which take a CPU four times as long
-    p = mixture(lambda num: encoded_at_random(model, x, num, generator), components, batches=batches)
-    torch.set_flush_denormal(False)
+    torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
+    try:
+        p = mixture(lambda num: encoded_at_random(model, x, num, generator), components, batches=batches)
+    finally:
+        torch.set_flush_denormal(False)
     model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])

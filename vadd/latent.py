@@ -110,6 +110,10 @@ class Mixture(NamedTuple):
     def kl_each_of(self, r: Gaussian) -> Float[Tensor, "B d"]:
         """That bound laid on the dimensions: each has its own KL, the mean over components by their shares, and an even part
         of the rest."""
+        rows = max(1, self.CACHED // self.means.numel())
+        if len(r.mean) > rows:
+            parts = zip(self.log_weights.expand(len(r.mean), -1).split(rows), *(a.split(rows) for a in r), strict=True)
+            return torch.cat([self._replace(log_weights=w).kl_each_of(Gaussian(*part)) for w, *part in parts])
         each = Gaussian(r.mean[:, None], r.log_std[:, None]).kl(Gaussian(self.means, self.log_stds))
         score = self.log_weights - each.sum(-1)  # (B, C)
         kl = (torch.softmax(score, -1)[..., None] * each).sum(-2)

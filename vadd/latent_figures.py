@@ -16,6 +16,7 @@ latents are taken as one vector, and their priors as N(0, I), which those that d
 is drawn as it is.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ class Encoded:
     def tokens(self) -> np.ndarray:
         return self.x.reshape(len(self.x), -1)
 
-    @property
+    @functools.cached_property
     def kl(self) -> np.ndarray:
         """KL(r ‖ p) of each dimension, nats an example, (d,)."""
         if self.prior is not None:

@@ -319,7 +319,7 @@ def kl_weight(step: int, warmup: int, *, power: float = 1.0, cycles: int = 1, fi
     power leaves z almost free until the denoiser has learned to read it.
 
     With `cycles` > 1 (Fu et al. 2019, arXiv 1903.10145) the warm-up is cut into that many rises from 0, each followed by
-    an equally long rest at 1.
+    an equally long rest at the top.
     """
     if warmup == 0 or step >= warmup:
         return final

@@ -257,6 +257,8 @@ def logged(run: Run) -> dict[tuple[str, str], tuple[list, list]]:
     """(split, name) to (steps, values)."""
     lines: dict[tuple[str, str], tuple[list, list]] = {}
     for line in run.metrics():
+        if line.get("split") == "prior":
+            continue
         for name, value in line.items():
             if name not in ("step", "seconds", "kl_weight") and isinstance(value, int | float):
                 steps, values = lines.setdefault((line.get("split", "train"), name), ([], []))

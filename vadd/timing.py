@@ -36,7 +36,8 @@ LEAST = 5  # steps of a block of the trial that says how many take so long
 
 def seconds_per_step(experiments: dict[str, Experiment]) -> dict[str, float]:
     """The seconds of a training step of each experiment, measured in turns; the mean over a training whose steps change, and
-    with its part of the time in which a prior is fitted at the end."""
+    with its part of the time in which a prior is fitted at the end: of the experiment's steps, so that of more or fewer it
+    would be another."""
     parts = {(name, k): part for name, of in experiments.items() for k, (_, part) in enumerate(phases(of))}
     sizes = {key: steps_of_a_block(of) for key, of in parts.items()}
     found: dict[tuple[str, int], list[float]] = {key: [] for key in parts}

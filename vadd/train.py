@@ -160,7 +160,8 @@ class Training(lightning.LightningModule):
         self.log_dict({name: v for name, v in values.items() if not isinstance(v, list)}, rank_zero_only=True)
 
     def use_of_the_latent(self, x: torch.Tensor, generator: torch.Generator) -> dict:
-        """`vadd.diagnostics` by bucket of t, `_t25` up to `_t100`; a warning when λ is 1 and the latent says nothing."""
+        """`vadd.diagnostics` by bucket of t, `_t25` up to `_t100`; a warning when λ rises no more and the latent says
+        nothing."""
         values = {}
         whole = self.experiment.objective.kind == "persistent"
         for bucket, found in usage(self.model, x[:32], whole=whole, generator=generator).items():

@@ -1,7 +1,7 @@
 """Recipes: functions that return an Experiment; and methods: named changes to one.
 
 A recipe is what is learned and at which size; a method is how. Every method applies to every recipe (`ar` to a DiT,
-`vadd-chain` not to a UNet), so that any two can be compared on equal terms.
+`vadd-fitted` to an MLP, `vadd-chain` not to a UNet), so that any two can be compared on equal terms.
 A method can be changed where it is named, e.g. for an ablation:
 
     vadd,latent.sees_mask=false        vadd,latent.dim=4,objective.kl_warmup=0
@@ -44,6 +44,7 @@ METHODS: dict[str, dict[str, object]] = {
         "network.steps": True,
         "latent.prior": "mixture",
         "latent.fitted": 2048,
+        "latent.until": 0,
         "latent.recognition": 0.5,
         "latent.blocks": 2,
     },
