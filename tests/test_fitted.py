@@ -16,6 +16,7 @@ from vadd.noise import drawn
 from vadd.objective import kl_weight
 from vadd.overrides import override
 from vadd.recipes import recipe, with_method
+from vadd.report import logged
 from vadd.run import Run
 from vadd.train import fit
 
@@ -104,6 +105,7 @@ def test_a_run_has_the_fitted_prior_and_finds_it_again_where_only_that_was_left_
     weights = load_file(run.weights)
     assert weights["denoiser.prior.means"].shape == (30, 1)
     assert [line["fitted"] for line in run.metrics() if line["split"] == "prior"] == [30]
+    assert {split for split, _ in logged(run)} == {"train"}  # no curve of a line of its own
     run.weights.unlink()
     fit(run, resume=True, quiet=True)
     again = load_file(run.weights)
