@@ -120,7 +120,8 @@ def test_what_cannot_be_fitted_is_refused():
         ("toy.coins", "vadd-plus,latent.fitted=30,latent.until=4", "needs latent.until 0, got 4"),
         ("toy.coins", "vadd-plus,latent.fitted=30,latent.components=1", "two Gaussians or more"),
         ("toy.coins", "vadd-plus,latent.fitted=5000", "4096"),
-        ("toy.moons", "vadd-plus,objective.kl_final=0.8", "no place among 4 particles"),
+        ("toy.moons", "persistent,objective.kl_final=0.8", "no place among 4 particles"),
+        ("text.small", "vadd,latent.hidden=false", "latent.hidden needs a network of kind mlp"),
         ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp"),
         ("text.small", "vadd-fitted", "needs a network of kind mlp"),
     ):

@@ -118,8 +118,8 @@ def test_a_method_is_its_changes_and_its_name():
     base = override(
         recipe("toy.moons"), {"latent.slots": 2, "latent.window": 2, "latent.until": 2, "objective.draws": 2}
     )
-    for name, changes in METHODS.items():
-        made = with_method(base, name)
+    for name in METHODS:
+        made, changes = with_method(base, name), named(name, base)
         assert made.method == name
         differing = {k for k, (v, _) in leaves(made) if v != dict(leaves(base))[k][0]} - {"method"}
         assert differing == set(changes)
@@ -238,6 +238,7 @@ def test_what_is_recommended_for_text_is_the_chain_by_another_name():
     plus, chain = (with_method(recipe("text.ptb"), method) for method in ("vadd-plus", "vadd-chain"))
     assert plus.model_dump(exclude={"method"}) == chain.model_dump(exclude={"method"})
     assert named("vadd-plus", recipe("text.ptb")) == METHODS["vadd-chain"]
+    assert named("vadd-plus", recipe("toy.moons")) == METHODS["vadd-fitted"]
     assert named("vadd-plus", recipe("image.mnist")) == METHODS["vadd-plus"]
 
 
@@ -259,10 +260,10 @@ def test_where_tokens_are_levels_both_networks_take_close_ones_for_alike(name, s
 
 def test_particles_that_would_never_come_are_refused_in_training_and_no_finished_run_is():
     never = override(recipe("toy.swissroll"), {"objective.kl_warmup": 0.99999})
-    for method in ("vadd", "persistent", "vadd-plus"):
+    for method in ("vadd", "persistent"):
         with pytest.raises(InputError, match=r"after the warm-up, and objective.kl_warmup 0.99999 leaves none"):
             build.by_method(never, method)
-    for method in ("mdm", "mdm-matched", "reweighted"):
+    for method in ("mdm", "mdm-matched", "reweighted", "vadd-plus"):
         build.by_method(never, method)
     assert build.model(never, (2,), 64).has_latents
     with pytest.raises(InputError, match=r"no unbiased gradient through a ladder of 2 latents"):

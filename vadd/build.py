@@ -134,6 +134,8 @@ def model(
             size["slots"] = slots(experiment.latent, shape)
         components = (trained and experiment.latent.fitted) or experiment.latent.components
         prior = {"prior": experiment.latent.prior, "components": components}
+        if experiment.network.kind == "mlp":
+            prior["hidden"] = experiment.latent.hidden
         denoiser = Denoiser(shape, vocab_size, dim, **prior, **size)
         name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
         size[name] = step * max(1, round(experiment.latent.recognition * size[name] / step))
@@ -174,11 +176,11 @@ def model_of(experiment: config.Experiment, source, *, trained: bool = True) -> 
 def require_able(of: config.Experiment) -> None:
     """Raises InputError where a network is asked for what only another can do."""
     kind = of.network.kind
-    if kind != "mlp" and (of.latent.blocks or of.latent.fitted) and of.latent.dim:
-        name, value = ("fitted", of.latent.fitted) if of.latent.fitted else ("blocks", of.latent.blocks)
+    of_mlps = {"fitted": of.latent.fitted, "blocks": of.latent.blocks, "hidden": not of.latent.hidden}
+    if kind != "mlp" and of.latent.dim and (asked := [name for name, is_set in of_mlps.items() if is_set]):
         raise InputError(
-            f"latent.{name} needs a network of kind mlp, and {of.recipe} has {kind} (latent.{name} is {value}); take "
-            "--method vadd-plus"
+            f"latent.{asked[0]} needs a network of kind mlp, and {of.recipe} has {kind} "
+            f"(latent.{asked[0]} is {getattr(of.latent, asked[0])}); take --method vadd-plus"
         )
     if of.latent.fitted and of.latent.dim:
         require_fitted(of)

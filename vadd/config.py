@@ -246,6 +246,9 @@ class Latent(Frozen):
         description="MLP only: blocks of the recognition network, which reads T where it begins; 0: those of the denoiser, "
         "and T in each",
     )
+    hidden: bool = Field(
+        True, description="MLP only: z passes a hidden layer before it joins t; False: one map, for less time"
+    )
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 

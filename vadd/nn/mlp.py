@@ -41,22 +41,24 @@ class Trunk(nn.Module):
     ) -> Tensor:
         """`rungs` stand before the blocks with these numbers. A trunk built without a condition adds it where h begins."""
         h = self.enter(embedded.flatten(1))
+        told = F.silu(condition) if self.modulated else None
         if condition is not None:
-            h = h + (self.enter_condition(F.silu(condition)) if self.modulated else condition)
+            h = h + (self.enter_condition(told) if self.modulated else condition)
         for k, block in enumerate(self.blocks):
             if rungs and k in rungs:
                 h, condition = rungs[k](h, condition, draw)
-            h = block(h, F.silu(condition) if self.modulated else None)
+                told = F.silu(condition)
+            h = block(h, told)
         return self.norm(h)
 
 
 class Rung(nn.Module):
     """z ~ p(z | h) of the state h (B, width), which is added to h, and to the condition of the blocks that follow."""
 
-    def __init__(self, width: int, dim: int, condition: int):
+    def __init__(self, width: int, dim: int, condition: int, hidden: bool = True):
         super().__init__()
         self.prior = StatePrior(width, dim)
-        self.latent = read(dim, width, condition)
+        self.latent = read(dim, width, condition, hidden)
         self.enter = nn.Linear(condition, width)
 
     def forward(self, h: Tensor, condition: Tensor, draw: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -64,8 +66,10 @@ class Rung(nn.Module):
         return h + self.enter(F.silu(told)), condition + told
 
 
-def read(dim: int, width: int, condition: int) -> nn.Module:
-    """z, to a condition."""
+def read(dim: int, width: int, condition: int, hidden: bool = True) -> nn.Module:
+    """z, to a condition: through a hidden layer, or by one map, as t."""
+    if not hidden:
+        return nn.Linear(dim, condition)
     return nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, condition))
 
 
@@ -76,7 +80,8 @@ def numbers(condition: int) -> nn.Module:
 
 class MLPDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or never
-    if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0).
+    if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0). It is read through a `hidden` layer, or
+    by one map.
 
     z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
     model is uniform; with `cosines` it is also a `Series` of so many.
@@ -98,6 +103,7 @@ class MLPDenoiser(nn.Module):
         prior: str = "standard",
         slots: int = 0,
         components: int = 64,
+        hidden: bool = True,
         classes: int = 0,
     ):
         super().__init__()
@@ -118,14 +124,14 @@ class MLPDenoiser(nn.Module):
             self.label = labels_to(condition, classes)
         if self.prior_reads_state:
             n = len(self.latents)
-            self.rungs = nn.ModuleList(Rung(width, latent_dim, condition) for _ in range(n))
+            self.rungs = nn.ModuleList(Rung(width, latent_dim, condition, hidden) for _ in range(n))
             self.before = [(2 * k + 1) * blocks // (2 * n) for k in range(n)]
             if len(set(self.before)) < n:
                 raise InputError(f"a ladder of {n} latents needs as many blocks, got {blocks}; lower latent.slots")
         if latent_dim and not self.prior_reads_state:
             size = {"components": components, "vocab_size": vocab_size, "width": width}
             self.prior = prior_of(prior, self.latents[0], **size)
-            self.latent = read(math.prod(self.latents[0]), width, condition)
+            self.latent = read(math.prod(self.latents[0]), width, condition, hidden)
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
         )

@@ -47,6 +47,7 @@ METHODS: dict[str, dict[str, object]] = {
         "latent.until": 0,
         "latent.recognition": 0.5,
         "latent.blocks": 2,
+        "latent.hidden": False,
     },
     "vadd-chain": {  # the same with a z for each token, and what reads those before as their prior
         "objective.kind": "persistent",
@@ -66,7 +67,7 @@ METHODS: dict[str, dict[str, object]] = {
     "ar": {"latent.dim": 0, "objective.kind": "ar"},
 }
 
-PLUS = {"corpus": "vadd-chain"}  # what `vadd-plus` is, by the kind of source: docs/beyond.md
+PLUS = {"corpus": "vadd-chain", "plane": "vadd-fitted"}  # what `vadd-plus` is, by the kind of source: docs/beyond.md
 
 SHARED = ("seed", "source", "evaluation")  # by the methods of a comparison, or it compares something else
 

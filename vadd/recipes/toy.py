@@ -30,7 +30,7 @@ def plane(
         source=PlaneSource(name=name),
         latent=Latent(dim=latent),
         network=MLP(width=160, blocks=4, embedding=32, levels=True, cosines=cosines),
-        objective=Objective(kl_warmup=2 / 3, particles=4),
+        objective=Objective(kl_warmup=2 / 3, particles=4, steps=(1, 1, 1, 2, 4, 8, 16, 64)),
         train=Train(steps=steps, batch=256, lr=4e-3, ema=0.995),
         evaluation=Evaluation(steps=(1, 2, 5, 10, 20, 50), held_out=4000, particles=64),
     )
