@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vadd.errors import InputError
-from vadd.latent import Mixture
+from vadd.latent import Gaussian, Mixture
 from vadd.model import MaskedDiffusion
 
-__all__ = ["encoded_at_random", "mixture", "refit"]
+__all__ = ["mixture", "posterior_at_random", "refit"]
 
 BATCHES, ROWS = 200, 4096  # of z
 AT_ONCE = 256  # rows: their responsibilities fit into a cache
@@ -25,19 +24,15 @@ LEAST = 1e-3  # σ
 
 
 @torch.no_grad()
-def mixture(draw: Callable[[int], Float[Tensor, "N d"]], components: int, *, batches: int = BATCHES) -> Mixture:
+def mixture(draw: Callable[[int], Float[Tensor, "N d"]], start: Gaussian, *, batches: int = BATCHES) -> Mixture:
     """Σ_c π_c N(m_c, diag σ_c²) of the law of z that `draw` draws from, log π being (1, C).
 
-    log π_c N(z; m_c, σ_c) = f(z)·η_c with f = (z², z, 1). The m_c start at z of the first batch; after batch k the means
-    S = E[π_c(z) f(z)] move by (k + 2)^-0.6 of the way to those of the batch, and η follows. Raises InputError for more than
-    `ROWS` components.
+    log π_c N(z; m_c, σ_c) = f(z)·η_c with f = (z², z, 1). At first these are the C Gaussians of `start`, of equal weights;
+    after batch k the means S = E[π_c(z) f(z)] move by (k + 2)^-0.7 of the way to those of the batch, and η follows.
     """
-    if components > ROWS:
-        raise InputError(f"at most {ROWS} Gaussians can be fitted, got {components}; lower latent.fitted")
-    z = draw(ROWS)
-    d, centre = z.shape[1], z.mean(0)
-    z = z - centre  # S2 - m² then loses fewer digits
-    m, variance = z[:components], z.var(0).expand(components, d) / components ** (2 / d)
+    components, d = start.shape
+    centre = start.mean.mean(0)  # without which S2 - m² loses more digits
+    m, variance = start.mean - centre, torch.exp(2 * start.log_std)
     S = torch.cat([m**2 + variance, m, torch.ones_like(m[:, :1])], 1) / components
     for k in range(1 + batches):
         S2, S1, weight = S.split([d, d, 1], 1)
@@ -46,18 +41,18 @@ def mixture(draw: Callable[[int], Float[Tensor, "N d"]], components: int, *, bat
         constant = weight.log() - 0.5 * (m**2 / variance + variance.log()).sum(1, keepdim=True)
         eta = torch.cat([-0.5 / variance, m / variance, constant], 1)
         if k < batches:
+            z = draw(ROWS) - centre
             f = torch.cat([z**2, z, torch.ones_like(z[:, :1])], 1)
             seen = sum(torch.softmax(part @ eta.T, 1).T @ part for part in f.split(AT_ONCE)) / len(f)
-            S = S + (k + 2) ** -0.6 * (seen - S)
-            z = draw(ROWS) - centre
+            S = S + (k + 2) ** -0.7 * (seen - S)
     return Mixture(centre + m, variance.log() / 2, (weight / weight.sum()).log().T)
 
 
 @torch.no_grad()
-def encoded_at_random(
+def posterior_at_random(
     model: MaskedDiffusion, x: Int[Tensor, "N *D"], num: int, generator: torch.Generator
-) -> Float[Tensor, "num d"]:
-    """z ~ r_φ(z | x) of rows x drawn at random, each told one of the T that were taught."""
+) -> Gaussian:
+    """r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught."""
     rows = x[torch.randint(len(x), (num,), generator=generator)].to(model.device).long()
     taught = model.taught if len(model.taught) else torch.ones(1, device=model.device)
     T = taught[torch.randint(len(taught), (num,), generator=generator).to(model.device)]
@@ -65,7 +60,7 @@ def encoded_at_random(
         r = model.posterior(
             rows, torch.ones_like(rows, dtype=torch.bool), torch.ones(num, device=model.device), generator
         )
-    return r.heads[0](r.features).sample(generator)
+    return r.heads[0](r.features)
 
 
 def refit(
@@ -76,11 +71,14 @@ def refit(
     *,
     batches: int = BATCHES,
 ) -> None:
-    """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z."""
+    """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z. It starts
+    at the posteriors of so many examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians EM
+    takes long to find its way to what is narrow."""
     model.eval()
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
     try:
-        p = mixture(lambda num: encoded_at_random(model, x, num, generator), components, batches=batches)
+        start = posterior_at_random(model, x, components, generator)
+        p = mixture(lambda num: posterior_at_random(model, x, num, generator).sample(generator), start, batches=batches)
     finally:
         torch.set_flush_denormal(False)
     model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])

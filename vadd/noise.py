@@ -31,9 +31,9 @@ GAMMA = signed(0x9E3779B97F4A7C15)  # the golden ratio in 64 bits: multiples of 
 
 def mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64, where `>>` carries the sign and products wrap around."""
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * signed(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * signed(0x94D049BB133111EB)
-    return x ^ (x >> 31 & (1 << 33) - 1)
+    x = (x >> 30).bitwise_and_((1 << 34) - 1).bitwise_xor_(x).mul_(signed(0xBF58476D1CE4E5B9))
+    x = (x >> 27).bitwise_and_((1 << 37) - 1).bitwise_xor_(x).mul_(signed(0x94D049BB133111EB))
+    return (x >> 31).bitwise_and_((1 << 33) - 1).bitwise_xor_(x)
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Streams:
         self.drawn += 1
         row = mix(self.seeds + signed(self.drawn * GAMMA))
         column = torch.arange(math.prod(shape[1:]), device=row.device)
-        bits = mix(row[:, None] + column * GAMMA) >> 12 & (1 << 52) - 1
-        return ((bits.double() + 0.5) * 2.0**-52).view(shape)
+        bits = (mix(row[:, None] + column * GAMMA) >> 12).bitwise_and_((1 << 52) - 1)
+        return bits.double().add_(0.5).mul_(2.0**-52).view(shape)
 
 
 @singledispatch

@@ -150,13 +150,13 @@ class MLPDenoiser(nn.Module):
     ) -> Tensor:
         condition, rungs = self.time(t), None
         if self.reads_steps:
-            condition = condition + self.steps(log_steps(steps))
+            condition += self.steps(log_steps(steps))
         if self.classes:
-            condition = condition + self.label(labels)
+            condition += self.label(labels)
         if self.prior_reads_state:
             rungs = dict(zip(self.before, self.rungs, strict=True))
         elif self.latents:
-            condition = condition + self.latent(draw(self.prior(len(x_t))).flatten(1))
+            condition += self.latent(draw(self.prior(len(x_t))).flatten(1))
         h = self.trunk(self.embed(x_t.flatten(1)), condition, rungs, draw)  # (B, width)
         logits = self.out(h)
         if self.cosines:
