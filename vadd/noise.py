@@ -113,7 +113,8 @@ def _(generator: Streams, shape, device) -> Tensor:
 
 @normal.register
 def _(generator: Streams, shape, device) -> Tensor:
-    return (math.sqrt(2) * torch.erfinv(2 * generator.uniform(shape) - 1)).float()  # the inverse of the normal law
+    u = generator.uniform(shape)
+    return u.mul_(2).sub_(1).erfinv_().mul_(math.sqrt(2)).float()  # the inverse of the normal law
 
 
 @rows_of.register
