@@ -47,7 +47,6 @@ METHODS: dict[str, dict[str, object]] = {
         "latent.until": 0,
         "latent.recognition": 0.5,
         "latent.blocks": 2,
-        "latent.hidden": False,
     },
     "vadd-chain": {  # the same with a z for each token, and what reads those before as their prior
         "objective.kind": "persistent",

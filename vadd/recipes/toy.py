@@ -17,18 +17,25 @@ __all__ = [
 
 
 def plane(
-    name: str, what: str, reached: str = "not measured yet", *, latent: int = 2, steps: int = 8000, cosines: int = 0
+    name: str,
+    what: str,
+    reached: str = "not measured yet",
+    *,
+    latent: int = 2,
+    steps: int = 8000,
+    cosines: int = 0,
+    hidden: bool = False,
 ) -> Experiment:
     """Two tokens, the cells of a point's coordinates. One step of masked diffusion draws them independently; a latent
     of two numbers is enough to say where on the plane the point lies. A long thin strip needs room to be laid out without
-    folds, four numbers; where arms or rings lie side by side, logits have to turn fast as z moves: more steps, or a series
-    of cosines among them. After the warm-up, four importance-weighted particles: a strip is hard to cut into Gaussians, and
-    they ask less of the posterior."""
+    folds, four numbers, and a hidden layer to read them; where arms or rings lie side by side, logits have to turn fast as z
+    moves: more steps, or a series of cosines among them. After the warm-up, four importance-weighted particles, except with
+    a prior that is fitted: a strip is hard to cut into Gaussians, and they ask less of the posterior."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 1500} minutes; {reached}",
         source=PlaneSource(name=name),
-        latent=Latent(dim=latent),
+        latent=Latent(dim=latent, hidden=hidden),
         network=MLP(width=160, blocks=4, embedding=32, levels=True, cosines=cosines),
         objective=Objective(kl_warmup=2 / 3, particles=4, steps=(1, 1, 1, 2, 4, 8, 16, 64)),
         train=Train(steps=steps, batch=256, lr=4e-3, ema=0.995),
@@ -41,7 +48,9 @@ def checkerboard() -> Experiment:
 
 
 def swissroll() -> Experiment:
-    return plane("swissroll", "a rolled-up strip", "JS in 1 step: vadd-plus .0023, mdm .377", latent=4, steps=24_000)
+    return plane(
+        "swissroll", "a rolled-up strip", "JS in 1 step: vadd-plus .0023, mdm .377", latent=4, steps=48_000, hidden=True
+    )
 
 
 def circles() -> Experiment:
