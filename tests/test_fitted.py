@@ -82,6 +82,11 @@ def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     assert all(torch.equal(after[k], before[k]) for k in after.keys() - prior)
     assert model.denoiser.prior.means.shape == (30, 1)
     assert model.prior(4000).log_prob(z).mean() > old + 0.1
+    first, _ = with_a_latent_that_counts()
+    refit(first, x, 30, generator(), batches=0)  # posteriors of examples, where EM starts
+    r = posterior_at_random(first, x, 30, generator())
+    assert torch.allclose(first.denoiser.prior.means, r.mean, atol=1e-5)
+    assert model.prior(4000).log_prob(z).mean() > first.prior(4000).log_prob(z).mean() + 1e-3
     again, _ = with_a_latent_that_counts()
     refit(again, x, 30, generator())
     assert all(torch.equal(again.state_dict()[k], after[k]) for k in after)
@@ -121,12 +126,17 @@ def test_what_cannot_be_fitted_is_refused():
     for recipe_name, method, message in (
         ("toy.coins", "persistent,latent.fitted=30", "needs latent.prior mixture, got standard"),
         ("toy.coins", "vadd,latent.prior=mixture,latent.fitted=30", "needs objective.kind persistent, got delbo"),
-        ("toy.coins", "vadd-plus,latent.fitted=30,latent.until=4", "needs latent.until 0, got 4"),
+        (
+            "toy.coins",
+            "vadd-plus,latent.fitted=30,latent.until=4",
+            "needs latent.until 0, got 4; take --latent.until 0",
+        ),
         ("toy.coins", "vadd-plus,latent.fitted=30,latent.components=1", "two Gaussians or more"),
         ("toy.coins", "vadd-plus,latent.fitted=5000", "4096"),
         ("toy.moons", "persistent,objective.kl_final=0.8", "no place among 4 particles"),
-        ("text.small", "vadd,latent.hidden=false", "latent.hidden needs a network of kind mlp"),
-        ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp"),
+        ("text.small", "vadd,latent.hidden=false", "needs a network of kind mlp, .* take --latent.hidden true"),
+        ("text.small", "vadd,latent.blocks=2", "needs a network of kind mlp, .* take --latent.blocks 0"),
+        ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp, .* take --method vadd-plus"),
         ("text.small", "vadd-fitted", "needs a network of kind mlp"),
     ):
         with pytest.raises(InputError, match=message):

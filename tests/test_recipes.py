@@ -114,10 +114,10 @@ def test_an_override_leaves_the_original_as_it_was():
     assert experiment.model_dump() == before
 
 
-def test_a_method_is_its_changes_and_its_name():
-    base = override(
-        recipe("toy.moons"), {"latent.slots": 2, "latent.window": 2, "latent.until": 2, "objective.draws": 2}
-    )
+@pytest.mark.parametrize("name", ["toy.moons", "toy.coins"])
+def test_a_method_is_its_changes_and_its_name(name):
+    others = {"latent.slots": 2, "latent.window": 2, "latent.until": 2, "objective.draws": 2, "objective.particles": 2}
+    base = override(recipe(name), others)
     for name in METHODS:
         made, changes = with_method(base, name), named(name, base)
         assert made.method == name
@@ -232,6 +232,12 @@ def test_unknown_names_are_told_with_the_nearest():
 def test_the_priors_of_ours(name, method, prior):
     model = build.model(with_method(recipe(name), method), (64,), 30)
     assert isinstance(model.denoiser.prior, prior)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("toy.moons", 1), ("toy.swissroll", 2), ("image.digits", 2)])
+def test_one_map_reads_z_or_a_hidden_layer(name, layers):
+    read = build.model(recipe(name), (2,), 64).denoiser.latent
+    assert sum(isinstance(module, torch.nn.Linear) for module in read.modules()) == layers
 
 
 def test_what_is_recommended_for_text_is_the_chain_by_another_name():

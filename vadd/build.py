@@ -176,12 +176,14 @@ def model_of(experiment: config.Experiment, source, *, trained: bool = True) -> 
 def require_able(of: config.Experiment) -> None:
     """Raises InputError where a network is asked for what only another can do."""
     kind = of.network.kind
-    of_mlps = {"fitted": of.latent.fitted, "blocks": of.latent.blocks, "hidden": not of.latent.hidden}
-    if kind != "mlp" and of.latent.dim and (asked := [name for name, is_set in of_mlps.items() if is_set]):
-        raise InputError(
-            f"latent.{asked[0]} needs a network of kind mlp, and {of.recipe} has {kind} "
-            f"(latent.{asked[0]} is {getattr(of.latent, asked[0])}); take --method vadd-plus"
-        )
+    of_mlps = {
+        "fitted": (of.latent.fitted, "--method vadd-plus"),
+        "blocks": (of.latent.blocks, "--latent.blocks 0"),
+        "hidden false": (not of.latent.hidden, "--latent.hidden true"),
+    }
+    for name, (asked, instead) in of_mlps.items():
+        if asked and kind != "mlp" and of.latent.dim:
+            raise InputError(f"latent.{name} needs a network of kind mlp, and {of.recipe} has {kind}; take {instead}")
     if of.latent.fitted and of.latent.dim:
         require_fitted(of)
     if kind != "dit" and of.objective.kind == "ar":
@@ -233,16 +235,14 @@ def require_able(of: config.Experiment) -> None:
 def require_fitted(of: config.Experiment) -> None:
     """Raises InputError where a prior cannot be fitted after training."""
     wanted = {
-        "latent.prior": (of.latent.prior, "mixture"),
-        "objective.kind": (of.objective.kind, "persistent"),
-        "latent.slots": (of.latent.slots, 0),
-        "latent.until": (of.latent.until, 0),
+        "latent.prior": (of.latent.prior, "mixture", "--method vadd-fitted, or --latent.fitted 0"),
+        "objective.kind": (of.objective.kind, "persistent", "--method vadd-fitted, or --latent.fitted 0"),
+        "latent.slots": (of.latent.slots, 0, "--latent.slots 0"),
+        "latent.until": (of.latent.until, 0, "--latent.until 0"),
     }
-    for name, (value, needed) in wanted.items():
+    for name, (value, needed, instead) in wanted.items():
         if value != needed:
-            raise InputError(
-                f"latent.fitted needs {name} {needed}, got {value}; take --method vadd-fitted, or --latent.fitted 0"
-            )
+            raise InputError(f"latent.fitted needs {name} {needed}, got {value}; take {instead}")
     if min(of.latent.components, of.latent.fitted) < 2:
         raise InputError(
             f"latent.fitted needs two Gaussians or more before and after, got {of.latent.components} and "

@@ -285,7 +285,8 @@ class Objective(Frozen):
     steps: tuple[Steps, ...] = Field(
         (1, 2, 4, 8, 16, 64),
         min_length=1,
-        description="of persistent, reweighted, step-aware: numbers of steps T that are trained, drawn evenly",
+        description="of persistent, reweighted, step-aware: numbers of steps T that are trained, drawn evenly; one that is "
+        "there twice, twice as often",
     )
 
 
