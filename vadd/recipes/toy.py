@@ -53,7 +53,7 @@ def swissroll() -> Experiment:
     return plane(
         "swissroll",
         "a rolled-up strip",
-        "JS in 1 step: vadd-plus .0023, mdm .377",
+        "JS in 1 step: vadd-plus .003, mdm .377",
         latent=4,
         steps=24_000,
         hidden=True,
