@@ -32,7 +32,7 @@ def plane(
     folds, four numbers, and a hidden layer to read them; where arms or rings lie side by side, logits have to turn fast as z
     moves: more steps, or a series of cosines among them. After the warm-up, four importance-weighted particles, except with
     a prior that is fitted: a strip is hard to cut into Gaussians, and they ask less of the posterior. What goes wrong with
-    one particle goes wrong at T = 1 alone, which is therefore three of eight, but not on the strip."""
+    one particle goes wrong at T = 1 alone, which is therefore three of eight; on the strip that did not help."""
     return Experiment(
         recipe=f"toy.{name}",
         about=f"{what} on 64 x 64 cells; {steps} steps of 256, {steps // 8000} to {steps // 1500} minutes; {reached}",
