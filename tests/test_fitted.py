@@ -138,6 +138,7 @@ def test_what_cannot_be_fitted_is_refused():
         ("text.small", "vadd,latent.blocks=2", "needs a network of kind mlp, .* take --latent.blocks 0"),
         ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp, .* take --method vadd-plus"),
         ("text.small", "vadd-fitted", "needs a network of kind mlp"),
+        ("text.small", "persistent,latent.reader=64", "reads a chain, and latent.prior is standard; take --method"),
     ):
         with pytest.raises(InputError, match=message):
             build.by_method(recipe(recipe_name), method)

@@ -240,6 +240,14 @@ def test_one_map_reads_z_or_a_hidden_layer(name, layers):
     assert sum(isinstance(module, torch.nn.Linear) for module in read.modules()) == layers
 
 
+@pytest.mark.parametrize(("name", "width"), [("text.small", 192), ("image.digits", 256)])
+def test_a_chain_is_read_by_as_many_numbers_as_are_asked_for(name, width):
+    chain = with_method(recipe(name), "vadd-chain")
+    reads = build.model(chain, (64,), 30).denoiser.prior.gru
+    fewer = build.model(override(chain, {"latent.reader": 24}), (64,), 30).denoiser.prior.gru
+    assert (reads.hidden_size, fewer.hidden_size) == (width, 24)
+
+
 def test_what_is_recommended_for_text_is_the_chain_by_another_name():
     plus, chain = (with_method(recipe("text.ptb"), method) for method in ("vadd-plus", "vadd-chain"))
     assert plus.model_dump(exclude={"method"}) == chain.model_dump(exclude={"method"})

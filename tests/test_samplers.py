@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -227,11 +228,12 @@ def test_given_tokens_survive_and_all_else_is_filled_in(sampler, latents):
 
 @pytest.mark.parametrize("latents", ["fresh", "fixed", "shared", "mean", "zero"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_samples_do_not_depend_on_the_batch(sampler, latents):
+def test_samples_do_not_depend_on_the_batch(sampler, latents, monkeypatch):
     model = small_model((3,), 4, latent_dim=2)
     options = {"latents": latents, "temperature": 0.8, "top_p": 0.9, "latent_temperature": 1.1}
     whole = drawn(model, 30, 4, sampler, generator=generator(5), **options)
-    for batch in (1, 7):
+    for batch, ahead in ((1, 2**24), (7, 2**24), (7, 30)):
+        monkeypatch.setattr(sys.modules["vadd.sample"], "AHEAD", ahead)
         assert torch.equal(whole, drawn(model, 30, 4, sampler, batch=batch, generator=generator(5), **options))
     assert not torch.equal(whole, drawn(model, 30, 4, sampler, generator=generator(6), **options))
 

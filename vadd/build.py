@@ -136,6 +136,8 @@ def model(
         prior = {"prior": experiment.latent.prior, "components": components}
         if experiment.network.kind == "mlp":
             prior["hidden"] = experiment.latent.hidden
+        if experiment.latent.reader:
+            prior["reader"] = experiment.latent.reader
         denoiser = Denoiser(shape, vocab_size, dim, **prior, **size)
         name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
         size[name] = step * max(1, round(experiment.latent.recognition * size[name] / step))
@@ -208,6 +210,11 @@ def require_able(of: config.Experiment) -> None:
         )
     if of.latent.prior == "chain":
         require_chain(of)
+    elif of.latent.reader and of.latent.dim:
+        raise InputError(
+            f"latent.reader reads a chain, and latent.prior is {of.latent.prior}; take --method vadd-chain, or "
+            "--latent.reader 0"
+        )
     if of.latent.prior == "state" and kind != "mlp":
         raise InputError(f"latent.prior state needs a network of kind mlp, and {of.recipe} has {kind}; take standard")
     if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):

@@ -249,6 +249,11 @@ class Latent(Frozen):
     hidden: bool = Field(
         True, description="MLP only: z passes a hidden layer before it joins t; False: one map, for less time"
     )
+    reader: Size = Field(
+        0,
+        le=8192,
+        description="chain only: numbers of the GRU that reads the z before; 0: as wide as the network, of a DiT half more",
+    )
     sees_mask: bool = Field(True, description="recognition reads (x, M); False is the ablation that collapses")
 
 

@@ -31,7 +31,7 @@ in one call a token (first hitting, Zheng et al. 2024, arXiv 2409.02908). Its li
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -62,6 +62,7 @@ __all__ = [
 
 LATENTS = ("fresh", "fixed", "shared", "mean", "zero")
 AVERAGED = 64  # draws of z that "mean" latents average
+AHEAD = 2**24  # numbers of z that are drawn at once
 
 
 def categorical(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -305,6 +306,7 @@ def sample(
     keeps = latents == "fixed" and model.has_latents_at(steps) and not model.prior_reads_state
     fits = keeps and (latent_temperature == 1 or model.chain) and resampled > 0
     fits = fits and bool((start != model.masking.mask).any())
+    ahead = drawn_ahead(model, states, batch or num, latent_temperature)
     finished = []
     with model.told(steps, labels=None if label < 0 else label, guidance=guidance or None):
         for first in range(0, num, batch or num):
@@ -314,7 +316,7 @@ def sample(
             if fits:
                 kept = fitting_latents(model, x, resampled, batch or max(num, 2048), states[rows], latent_temperature)
             elif keeps:
-                kept = [model.prior(len(x)).sample(states[rows].fork(0), latent_temperature)]
+                kept = [next(ahead)]
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
                 draw = Replay(*kept) if keeps else answer(latents, states[rows], k, latent_temperature)
                 x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
@@ -322,6 +324,16 @@ def sample(
                     callback(k, x)
             finished.append(x)
     return torch.cat(finished)
+
+
+def drawn_ahead(model: MaskedDiffusion, states: Streams, batch: int, temperature: float) -> Iterator[Tensor]:
+    """z of one batch of rows after the other, kept over all steps. They are drawn for several batches at once: the steps of
+    a chain cost little more for many rows than for few."""
+    numbers = math.prod(model.prior(1).shape)
+    many = batch * max(1, AHEAD // (batch * numbers))
+    for first in range(0, len(states.seeds), many):
+        streams = states[first : first + many].fork(0)
+        yield from model.prior(len(streams.seeds)).sample(streams, temperature).split(batch)
 
 
 def fitting_latents(

@@ -295,6 +295,7 @@ class DiTDenoiser(nn.Module):
         slots: int = 0,
         prior: str = "standard",
         components: int = 64,
+        reader: int = 0,
         pad: int | None = None,
         causal: bool = False,
     ):
@@ -304,7 +305,7 @@ class DiTDenoiser(nn.Module):
         self.latents = ((self.slots, latent_dim),) if self.slots else ((latent_dim,),) if latent_dim else ()
         self.chain = bool(self.latents) and prior == "chain"
         if self.latents:
-            size = {"components": components, "vocab_size": vocab_size, "width": 3 * width // 2}
+            size = {"components": components, "vocab_size": vocab_size, "width": reader or 3 * width // 2}
             self.prior = prior_of(prior, self.latents[0], **size)
         self.pad = None if causal else pad  # what follows is not attended to as it is
         self.embed = embedding(vocab_size + 1, width)

@@ -103,6 +103,7 @@ class MLPDenoiser(nn.Module):
         prior: str = "standard",
         slots: int = 0,
         components: int = 64,
+        reader: int = 0,
         hidden: bool = True,
         classes: int = 0,
     ):
@@ -129,7 +130,7 @@ class MLPDenoiser(nn.Module):
             if len(set(self.before)) < n:
                 raise InputError(f"a ladder of {n} latents needs as many blocks, got {blocks}; lower latent.slots")
         if latent_dim and not self.prior_reads_state:
-            size = {"components": components, "vocab_size": vocab_size, "width": width}
+            size = {"components": components, "vocab_size": vocab_size, "width": reader or width}
             self.prior = prior_of(prior, self.latents[0], **size)
             self.latent = read(math.prod(self.latents[0]), width, condition, hidden)
         self.trunk = Trunk(
