@@ -245,7 +245,6 @@ def require_fitted(of: config.Experiment) -> None:
         "latent.prior": (of.latent.prior, "mixture", "--method vadd-fitted, or --latent.fitted 0"),
         "objective.kind": (of.objective.kind, "persistent", "--method vadd-fitted, or --latent.fitted 0"),
         "latent.slots": (of.latent.slots, 0, "--latent.slots 0"),
-        "latent.until": (of.latent.until, 0, "--latent.until 0"),
     }
     for name, (value, needed, instead) in wanted.items():
         if value != needed:

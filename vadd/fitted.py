@@ -52,9 +52,10 @@ def mixture(draw: Callable[[int], Float[Tensor, "N d"]], start: Gaussian, *, bat
 def posterior_at_random(
     model: MaskedDiffusion, x: Int[Tensor, "N *D"], num: int, generator: torch.Generator
 ) -> Gaussian:
-    """r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught."""
+    """r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught with z."""
     rows = x[torch.randint(len(x), (num,), generator=generator)].to(model.device).long()
-    taught = model.taught if len(model.taught) else torch.ones(1, device=model.device)
+    taught = model.taught[model.taught <= model.until] if model.until else model.taught
+    taught = taught if len(taught) else torch.ones(1, device=model.device)
     T = taught[torch.randint(len(taught), (num,), generator=generator).to(model.device)]
     with model.told(T):
         r = model.posterior(
