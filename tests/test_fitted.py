@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from vadd import InputError, build, exact_nll, fitted, nelbo, sample
 from vadd.config import MLP
-from vadd.fitted import mixture, posterior_at_random, refit
+from vadd.fitted import mixture, posterior_at_random, refit, repeated
 from vadd.latent import Gaussian, Mixture, log_sum_exp
 from vadd.noise import drawn
 from vadd.objective import kl_weight
@@ -19,6 +19,8 @@ from vadd.recipes import recipe, with_method
 from vadd.report import logged
 from vadd.run import Run
 from vadd.train import fit
+
+MIXTURE = "persistent,latent.prior=mixture"
 
 
 def three(num: int, noise: torch.Generator) -> torch.Tensor:
@@ -71,31 +73,59 @@ def with_a_latent_that_counts():
     return model.requires_grad_(False), torch.tensor(list(itertools.product(range(2), repeat=2)))
 
 
+EXAMPLES = torch.tensor(list(itertools.product(range(2), repeat=2))).repeat(60, 1)  # eight to each of 30 Gaussians
+
+
 def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     model, x = with_a_latent_that_counts()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     z = posterior_at_random(model, x, 4000, generator(1)).sample(generator(2))
     old = model.prior(4000).log_prob(z).mean()
-    refit(model, x, 30, generator())
+    refit(model, EXAMPLES, 30, generator())
     after = model.state_dict()
     prior = {k for k in after if k.startswith("denoiser.prior.")}
     assert all(torch.equal(after[k], before[k]) for k in after.keys() - prior)
     assert model.denoiser.prior.means.shape == (30, 1)
     assert model.prior(4000).log_prob(z).mean() > old + 0.1
     first, _ = with_a_latent_that_counts()
-    refit(first, x, 30, generator(), batches=0)  # posteriors of examples, where EM starts
-    r = posterior_at_random(first, x, 30, generator())
+    refit(first, EXAMPLES, 30, generator(), batches=0)  # posteriors of examples, where EM starts
+    r = posterior_at_random(first, EXAMPLES, 30, generator())
     assert torch.allclose(first.denoiser.prior.means, r.mean, atol=1e-5)
     assert model.prior(4000).log_prob(z).mean() > first.prior(4000).log_prob(z).mean() + 1e-3
     again, _ = with_a_latent_that_counts()
-    refit(again, x, 30, generator())
+    refit(again, EXAMPLES, 30, generator())
     assert all(torch.equal(again.state_dict()[k], after[k]) for k in after)
+
+
+def test_few_examples_are_not_learned_by_heart():
+    model, _ = with_a_latent_that_counts()
+    refit(model, EXAMPLES[:40], 30, generator())
+    prior = model.denoiser.prior
+    assert prior.means.shape == (30, 1)
+    assert len(prior.means.unique(dim=0)) == 5  # of eight examples each, repeated six times
+    few, _ = with_a_latent_that_counts()
+    refit(few, EXAMPLES[:40], 5, generator())
+    z = torch.linspace(-3, 3, 50)[:, None]
+    assert torch.allclose(model.prior(50).log_prob(z), few.prior(50).log_prob(z), atol=1e-5)
+    uneven = repeated(Mixture(torch.randn(3, 2), torch.zeros(3, 2), torch.tensor([[0.2, 0.3, 0.5]]).log()), 7)
+    assert len(uneven.means) == 7
+    assert torch.allclose(uneven.log_weights.exp().sum(), torch.tensor(1.0))
+    assert torch.allclose(uneven.log_weights.exp() @ uneven.means, torch.tensor([[0.2, 0.3, 0.5]]) @ uneven.means[:3])
+
+
+def test_where_z_ends_at_some_number_of_steps_it_is_fitted_to_those_below():
+    model, _ = with_a_latent_that_counts()
+    model.taught, model.until = torch.tensor([1.0, 2.0, 64.0]), 2
+    told = []
+    model.recognition.register_forward_pre_hook(lambda _, args, kwargs: told.append(kwargs["steps"]), with_kwargs=True)
+    posterior_at_random(model, EXAMPLES, 100, generator())
+    assert set(torch.cat(told).tolist()) == {1.0, 2.0}
 
 
 @pytest.mark.parametrize("T", [1, 2])
 def test_bounds_and_samples_are_those_of_the_fitted_prior(T):
     model, x = with_a_latent_that_counts()
-    refit(model, x, 30, generator())
+    refit(model, EXAMPLES, 30, generator())
     with model.told(T):
         exact = exact_nll(model, x, T, latents="fixed")
     assert torch.exp(-exact).sum().item() == pytest.approx(1, abs=1e-4)
@@ -126,13 +156,8 @@ def test_what_cannot_be_fitted_is_refused():
     for recipe_name, method, message in (
         ("toy.coins", "persistent,latent.fitted=30", "needs latent.prior mixture, got standard"),
         ("toy.coins", "vadd,latent.prior=mixture,latent.fitted=30", "needs objective.kind persistent, got delbo"),
-        (
-            "toy.coins",
-            "vadd-plus,latent.fitted=30,latent.until=4",
-            "needs latent.until 0, got 4; take --latent.until 0",
-        ),
-        ("toy.coins", "vadd-plus,latent.fitted=30,latent.components=1", "two Gaussians or more"),
-        ("toy.coins", "vadd-plus,latent.fitted=5000", "4096"),
+        ("toy.coins", MIXTURE + ",latent.fitted=30,latent.components=1", "two Gaussians or more"),
+        ("toy.coins", MIXTURE + ",latent.fitted=5000", "4096"),
         ("toy.moons", "persistent,objective.kl_final=0.8", "no place among 4 particles"),
         ("text.small", "vadd,latent.hidden=false", "needs a network of kind mlp, .* take --latent.hidden true"),
         ("text.small", "vadd,latent.blocks=2", "needs a network of kind mlp, .* take --latent.blocks 0"),

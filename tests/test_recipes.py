@@ -253,7 +253,10 @@ def test_what_is_recommended_for_text_is_the_chain_by_another_name():
     assert plus.model_dump(exclude={"method"}) == chain.model_dump(exclude={"method"})
     assert named("vadd-plus", recipe("text.ptb")) == METHODS["vadd-chain"]
     assert named("vadd-plus", recipe("toy.moons")) == METHODS["vadd-fitted"]
-    assert named("vadd-plus", recipe("image.mnist")) == METHODS["vadd-plus"]
+    for name in ("image.digits", "image.mnist", "custom.csv", "toy.coins"):
+        assert named("vadd-plus", recipe(name)) == METHODS["vadd-plus"]
+    of_a_unet = METHODS["vadd-plus"].keys() - named("vadd-plus", recipe("image.mnist-unet")).keys()
+    assert of_a_unet == {"latent.fitted"}
 
 
 @pytest.mark.parametrize(

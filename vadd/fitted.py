@@ -19,6 +19,7 @@ from vadd.model import MaskedDiffusion
 __all__ = ["mixture", "posterior_at_random", "refit"]
 
 BATCHES, ROWS = 200, 4096  # of z
+EXAMPLES = 8  # at least so many to a Gaussian, or they are learned by heart
 AT_ONCE = 256  # rows: their responsibilities fit into a cache
 LEAST = 1e-3  # σ
 
@@ -48,6 +49,12 @@ def mixture(draw: Callable[[int], Float[Tensor, "N d"]], start: Gaussian, *, bat
     return Mixture(centre + m, variance.log() / 2, (weight / weight.sum()).log().T)
 
 
+def repeated(p: Mixture, components: int) -> Mixture:
+    """The same law by so many Gaussians, no fewer than p has."""
+    c = torch.arange(components, device=p.means.device) % len(p.means)
+    return Mixture(p.means[c], p.log_stds[c], (p.log_weights - torch.bincount(c).log())[:, c])
+
+
 @torch.no_grad()
 def posterior_at_random(
     model: MaskedDiffusion, x: Int[Tensor, "N *D"], num: int, generator: torch.Generator
@@ -74,12 +81,14 @@ def refit(
 ) -> None:
     """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z. It starts
     at the posteriors of so many examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians EM
-    takes long to find its way to what is narrow."""
+    takes long to find its way to what is narrow. Where there are few examples fewer are fitted, and repeated."""
     model.eval()
+    fitted = max(2, min(components, len(x) // EXAMPLES))
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
     try:
-        start = posterior_at_random(model, x, components, generator)
+        start = posterior_at_random(model, x, fitted, generator)
         p = mixture(lambda num: posterior_at_random(model, x, num, generator).sample(generator), start, batches=batches)
     finally:
         torch.set_flush_denormal(False)
+    p = repeated(p, components)
     model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])
