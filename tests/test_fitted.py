@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from vadd import InputError, build, exact_nll, fitted, nelbo, sample
 from vadd.config import MLP
-from vadd.fitted import mixture, posterior_at_random, refit, repeated
+from vadd.fitted import mixture, posteriors, refit, repeated
 from vadd.latent import Gaussian, Mixture, log_sum_exp
 from vadd.noise import drawn
 from vadd.objective import kl_weight
@@ -79,7 +79,7 @@ EXAMPLES = torch.tensor(list(itertools.product(range(2), repeat=2))).repeat(60, 
 def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     model, x = with_a_latent_that_counts()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    z = posterior_at_random(model, x, 4000, generator(1)).sample(generator(2))
+    z = posteriors(model, x, generator(1))(4000).sample(generator(2))
     old = model.prior(4000).log_prob(z).mean()
     refit(model, EXAMPLES, 30, generator())
     after = model.state_dict()
@@ -89,7 +89,7 @@ def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     assert model.prior(4000).log_prob(z).mean() > old + 0.1
     first, _ = with_a_latent_that_counts()
     refit(first, EXAMPLES, 30, generator(), batches=0)  # posteriors of examples, where EM starts
-    r = posterior_at_random(first, EXAMPLES, 30, generator())
+    r = posteriors(first, EXAMPLES, generator())(30)
     assert torch.allclose(first.denoiser.prior.means, r.mean, atol=1e-5)
     assert model.prior(4000).log_prob(z).mean() > first.prior(4000).log_prob(z).mean() + 1e-3
     again, _ = with_a_latent_that_counts()
@@ -118,8 +118,12 @@ def test_where_z_ends_at_some_number_of_steps_it_is_fitted_to_those_below():
     model.taught, model.until = torch.tensor([1.0, 2.0, 64.0]), 2
     told = []
     model.recognition.register_forward_pre_hook(lambda _, args, kwargs: told.append(kwargs["steps"]), with_kwargs=True)
-    posterior_at_random(model, EXAMPLES, 100, generator())
+    each = posteriors(model, EXAMPLES, generator())(100)
     assert set(torch.cat(told).tolist()) == {1.0, 2.0}
+    again = posteriors(model, EXAMPLES, generator(), most=0)(100)
+    assert torch.allclose(each.mean, again.mean, atol=1e-6)  # of the same rows and T
+    assert torch.allclose(each.log_std, again.log_std, atol=1e-6)
+    assert len(told[-1]) == 100
 
 
 @pytest.mark.parametrize("T", [1, 2])

@@ -16,7 +16,7 @@ from torch import Tensor
 from vadd.latent import Gaussian, Mixture
 from vadd.model import MaskedDiffusion
 
-__all__ = ["mixture", "posterior_at_random", "refit"]
+__all__ = ["mixture", "posteriors", "refit"]
 
 BATCHES, ROWS = 200, 4096  # of z
 EXAMPLES = 8  # at least so many to a Gaussian, or they are learned by heart
@@ -56,19 +56,35 @@ def repeated(p: Mixture, components: int) -> Mixture:
 
 
 @torch.no_grad()
-def posterior_at_random(
-    model: MaskedDiffusion, x: Int[Tensor, "N *D"], num: int, generator: torch.Generator
-) -> Gaussian:
-    """r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught with z."""
-    rows = x[torch.randint(len(x), (num,), generator=generator)].to(model.device).long()
-    taught = model.taught[model.taught <= model.until] if model.until else model.taught
-    taught = taught if len(taught) else torch.ones(1, device=model.device)
-    T = taught[torch.randint(len(taught), (num,), generator=generator).to(model.device)]
-    with model.told(T):
-        r = model.posterior(
-            rows, torch.ones_like(rows, dtype=torch.bool), torch.ones(num, device=model.device), generator
-        )
+def posterior(model: MaskedDiffusion, x: Int[Tensor, "N *D"], T: Float[Tensor, " N"]) -> Gaussian:
+    """r_φ(z | x) of all of x, (N, d), each row told its T."""
+    t, rows = torch.ones(len(x), device=model.device), x.to(model.device).long()
+    with model.told(T.to(model.device)):
+        r = model.posterior(rows, torch.ones_like(rows, dtype=torch.bool), t)
     return r.heads[0](r.features)
+
+
+def posteriors(
+    model: MaskedDiffusion, x: Int[Tensor, "N *D"], generator: torch.Generator, most: int = BATCHES * ROWS
+) -> Callable[[int], Gaussian]:
+    """A function of how many: r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught with
+    z. Where rows and T make fewer than `most` pairs, each is asked once, and found again."""
+    taught = model.taught[model.taught <= model.until] if model.until else model.taught
+    taught = taught.cpu() if len(taught) else torch.ones(1)
+
+    def of(row: Int[Tensor, " num"], T: Int[Tensor, " num"]) -> Gaussian:
+        return posterior(model, x[row], taught[T])
+
+    found = None
+    if (pairs := len(x) * len(taught)) < most:
+        parts = (of(pair // len(taught), pair % len(taught)) for pair in torch.arange(pairs).split(ROWS))
+        found = Gaussian(*map(torch.cat, zip(*parts, strict=True)))
+
+    def at_random(num: int) -> Gaussian:
+        row, T = (torch.randint(n, (num,), generator=generator) for n in (len(x), len(taught)))
+        return Gaussian(*(a[row * len(taught) + T] for a in found)) if found else of(row, T)
+
+    return at_random
 
 
 def refit(
@@ -86,8 +102,8 @@ def refit(
     fitted = max(2, min(components, len(x) // EXAMPLES))
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
     try:
-        start = posterior_at_random(model, x, fitted, generator)
-        p = mixture(lambda num: posterior_at_random(model, x, num, generator).sample(generator), start, batches=batches)
+        r = posteriors(model, x, generator)
+        p = mixture(lambda num: r(num).sample(generator), r(fitted), batches=batches)
     finally:
         torch.set_flush_denormal(False)
     p = repeated(p, components)

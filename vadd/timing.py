@@ -68,9 +68,14 @@ def fitting(of: Experiment) -> float:
         return 0.0
     source = build.source(of.source)
     model, x = build.model_of(of, source, trained=False), torch.from_numpy(source.split("train"))
-    start = time.perf_counter()
-    refit(model, x, of.latent.fitted, torch.Generator().manual_seed(0), batches=BATCHES // 10)
-    return 10 * (time.perf_counter() - start)
+
+    def seconds(batches: int) -> float:
+        start = time.perf_counter()
+        refit(model, x, of.latent.fitted, torch.Generator().manual_seed(0), batches=batches)
+        return time.perf_counter() - start
+
+    once, more = seconds(0), 10
+    return once + (seconds(more) - once) * BATCHES / more
 
 
 def steps_of_a_block(of: Experiment) -> int:
