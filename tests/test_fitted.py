@@ -99,7 +99,7 @@ def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
 
 def test_few_examples_are_not_learned_by_heart():
     model, _ = with_a_latent_that_counts()
-    refit(model, EXAMPLES[:40], 30, generator())
+    assert refit(model, EXAMPLES[:40], 30, generator()) == 5
     prior = model.denoiser.prior
     assert prior.means.shape == (30, 1)
     assert len(prior.means.unique(dim=0)) == 5  # of eight examples each, repeated six times

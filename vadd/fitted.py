@@ -94,10 +94,11 @@ def refit(
     generator: torch.Generator,
     *,
     batches: int = BATCHES,
-) -> None:
+) -> int:
     """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z. It starts
     at the posteriors of so many examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians EM
-    takes long to find its way to what is narrow. Where there are few examples fewer are fitted, and repeated."""
+    takes long to find its way to what is narrow. Where there are few examples fewer are fitted, and repeated; how many is
+    returned."""
     model.eval()
     fitted = max(2, min(components, len(x) // EXAMPLES))
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
@@ -108,3 +109,4 @@ def refit(
         torch.set_flush_denormal(False)
     p = repeated(p, components)
     model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])
+    return fitted

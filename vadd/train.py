@@ -214,11 +214,11 @@ class Training(lightning.LightningModule):
         components, fits = self.experiment.latent.fitted, bool(self.experiment.latent.fitted and self.model.has_latents)
         if fits:
             noise = torch.Generator().manual_seed(seed_of(self.experiment.seed, PRIOR))
-            refit(self.model, torch.from_numpy(self.data), components, noise)
+            fitted = refit(self.model, torch.from_numpy(self.data), components, noise)
         save_weights(self.run, self.model)
         if fits:
             seconds = round(self.seconds + time.perf_counter() - self.started, 3)
-            line = {"step": self.experiment.train.steps, "split": "prior", "fitted": components, "seconds": seconds}
+            line = {"step": self.experiment.train.steps, "split": "prior", "fitted": fitted, "seconds": seconds}
             self.run.log(line)
 
     def train_dataloader(self):
