@@ -40,6 +40,8 @@ def main() -> None:
     read.add_argument("--steps", type=int, nargs="+", default=[1, 4, 16])
     read.add_argument("--sampling", action="store_true", help="samples only")
     of = read.parse_args()
+    if of.turns < 2:
+        read.error(f"--turns must be at least 2, got {of.turns}")
 
     experiments = {m: build.by_method(recipe(of.recipe), m) for m in (of.method, "mdm")}
     source = build.source(recipe(of.recipe).source)

@@ -1,10 +1,13 @@
 """Recipes and methods: values that survive their JSON, and changes that are judged where they are made."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 
-from vadd import InputError, build
+from vadd import InputError, build, sample
 from vadd.config import Experiment
 from vadd.nn.layers import ChainPrior, MixturePrior, NormalPrior
 from vadd.overrides import fields, leaves, override
@@ -246,6 +249,30 @@ def test_a_chain_is_read_by_as_many_numbers_as_are_asked_for(name, width):
     reads = build.model(chain, (64,), 30).denoiser.prior.gru
     fewer = build.model(override(chain, {"latent.reader": 24}), (64,), 30).denoiser.prior.gru
     assert (reads.hidden_size, fewer.hidden_size) == (width, 24)
+
+
+def test_a_reader_is_no_matter_of_what_has_no_chain():
+    build.model(override(with_method(recipe("image.mnist-unet"), "mdm"), {"latent.reader": 24}), (28, 28), 2)
+
+
+@pytest.mark.parametrize("method", ["vadd-plus", "vadd-chain"])
+def test_z_is_the_same_however_many_are_drawn_ahead(method, monkeypatch):
+    small = {"network.width": 16, "network.blocks": 1, "network.embedding": 4, "latent.until": 0}
+    model = build.model(with_method(override(recipe("image.digits"), small), method), (5,), 4).eval()
+    with torch.no_grad():
+        for name, parameter in model.denoiser.prior.named_parameters():
+            if name != "means":
+                parameter.normal_(generator=generator())
+    kept = []
+    for ahead in (1, 2**24):
+        monkeypatch.setattr(sys.modules["vadd.sample"], "AHEAD", ahead)
+        seen = []
+        hook = model.denoiser.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[2].latents[0]))
+        sample(model, 20, 1, batch=6, generator=generator(1))
+        hook.remove()
+        kept.append(torch.cat(seen))
+    assert len(kept[0].unique(dim=0)) == 20
+    assert torch.allclose(*kept, atol=1e-5)
 
 
 def test_what_is_recommended_for_text_is_the_chain_by_another_name():

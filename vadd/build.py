@@ -136,7 +136,7 @@ def model(
         prior = {"prior": experiment.latent.prior, "components": components}
         if experiment.network.kind == "mlp":
             prior["hidden"] = experiment.latent.hidden
-        if experiment.latent.reader:
+        if experiment.latent.prior == "chain":
             prior["reader"] = experiment.latent.reader
         denoiser = Denoiser(shape, vocab_size, dim, **prior, **size)
         name, step = WIDTH[experiment.network.kind], width_step(experiment.network)
@@ -179,7 +179,7 @@ def require_able(of: config.Experiment) -> None:
     """Raises InputError where a network is asked for what only another can do."""
     kind = of.network.kind
     of_mlps = {
-        "fitted": (of.latent.fitted, "--method vadd-plus"),
+        "fitted": (of.latent.fitted, "--method vadd-plus" if of.method == "vadd-fitted" else "--latent.fitted 0"),
         "blocks": (of.latent.blocks, "--latent.blocks 0"),
         "hidden false": (not of.latent.hidden, "--latent.hidden true"),
     }

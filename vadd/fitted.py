@@ -7,6 +7,7 @@ That is made up for afterwards, as two-stage autoencoders do (Dai and Wipf 2019,
 Moulines 2009, arXiv 0712.4273). Bounds and samples are those of the prior so fitted.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 from vadd.latent import Gaussian, Mixture
 from vadd.model import MaskedDiffusion
 
-__all__ = ["mixture", "posteriors", "refit"]
+__all__ = ["as_many", "mixture", "posteriors", "refit"]
 
 BATCHES, ROWS = 200, 4096  # of z
 EXAMPLES = 8  # at least so many to a Gaussian, or they are learned by heart
+ROOM = 2**27  # numbers z, whose posteriors take 1 GB
 AT_ONCE = 256  # rows: their responsibilities fit into a cache
 LEAST = 1e-3  # σ
 
@@ -68,45 +70,49 @@ def posteriors(
     model: MaskedDiffusion, x: Int[Tensor, "N *D"], generator: torch.Generator, most: int = BATCHES * ROWS
 ) -> Callable[[int], Gaussian]:
     """A function of how many: r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught with
-    z. Where rows and T make fewer than `most` pairs, each is asked once, and found again."""
+    z. Where rows and T make fewer than `most` pairs, and their posteriors find room, each is asked once, and found again."""
     taught = model.taught[model.taught <= model.until] if model.until else model.taught
-    taught = taught.cpu() if len(taught) else torch.ones(1)
-
-    def of(row: Int[Tensor, " num"], T: Int[Tensor, " num"]) -> Gaussian:
-        return posterior(model, x[row], taught[T])
-
-    found = None
-    if (pairs := len(x) * len(taught)) < most:
-        parts = (of(pair // len(taught), pair % len(taught)) for pair in torch.arange(pairs).split(ROWS))
+    taught = taught.cpu() if len(taught) and getattr(model.recognition, "reads_steps", False) else torch.ones(1)
+    T, which = taught.unique(return_inverse=True)
+    pairs, found = len(x) * len(T), None
+    if pairs < most and pairs * math.prod(model.denoiser.latents[0]) < ROOM:
+        parts = (posterior(model, x[k // len(T)], T[k % len(T)]) for k in torch.arange(pairs).split(ROWS))
         found = Gaussian(*map(torch.cat, zip(*parts, strict=True)))
 
     def at_random(num: int) -> Gaussian:
-        row, T = (torch.randint(n, (num,), generator=generator) for n in (len(x), len(taught)))
-        return Gaussian(*(a[row * len(taught) + T] for a in found)) if found else of(row, T)
+        row, told = (
+            torch.randint(len(x), (num,), generator=generator),
+            torch.randint(len(which), (num,), generator=generator),
+        )
+        if found is None:
+            return posterior(model, x[row], T[which[told]])
+        return Gaussian(*(a[row * len(T) + which[told]] for a in found))
 
     return at_random
 
 
+def as_many(components: int, x: Int[Tensor, "N *D"]) -> int:
+    """Gaussians for these examples, of so many at most."""
+    return max(2, min(components, len(x) // EXAMPLES))
+
+
+@torch.no_grad()
 def refit(
-    model: MaskedDiffusion,
-    x: Int[Tensor, "N *D"],
-    components: int,
-    generator: torch.Generator,
-    *,
-    batches: int = BATCHES,
+    model: MaskedDiffusion, x: Int[Tensor, "N *D"], components: int, generator: torch.Generator, batches: int = BATCHES
 ) -> int:
-    """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z. It starts
-    at the posteriors of so many examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians EM
-    takes long to find its way to what is narrow. Where there are few examples fewer are fitted, and repeated; how many is
-    returned."""
+    """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z. EM starts
+    at the posteriors of so many examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians it
+    takes long to find its way to what is narrow. Where there are few examples fewer are fitted, and repeated; where they
+    make z less likely than the prior that was trained, that is kept. Returns how many there are."""
     model.eval()
-    fitted = max(2, min(components, len(x) // EXAMPLES))
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
     try:
         r = posteriors(model, x, generator)
-        p = mixture(lambda num: r(num).sample(generator), r(fitted), batches=batches)
+        p = mixture(lambda num: r(num).sample(generator), r(as_many(components, x)), batches=batches)
     finally:
         torch.set_flush_denormal(False)
-    p = repeated(p, components)
+    z = r(ROWS).sample(generator)
+    p = max(p, model.prior(1), key=lambda p: p.log_prob(z).mean().item())
+    fitted, p = len(p.means), repeated(p, components)
     model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])
     return fitted

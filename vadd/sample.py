@@ -254,7 +254,7 @@ def sample(
 ) -> Int[Tensor, "num *D"]:
     """`num` samples in `steps` steps, (num, *D) integers 0..V-1.
 
-    The same generator state gives the same random numbers for every `batch`, the number of rows in memory at once, and so
+    The same generator state gives the same random numbers for every `batch`, the rows that pass the network at once, and so
     the same samples, up to the rounding of the network.
 
     Args:
@@ -329,7 +329,8 @@ def sample(
 def drawn_ahead(model: MaskedDiffusion, states: Streams, batch: int, temperature: float) -> Iterator[Tensor]:
     """z of one batch of rows after the other, kept over all steps. They are drawn for several batches at once: the steps of
     a chain cost little more for many rows than for few."""
-    numbers = math.prod(model.prior(1).shape)
+    p = model.prior(1)
+    numbers = max(math.prod(p.shape), len(getattr(p, "means", ())))  # of a chain also weights
     many = batch * max(1, AHEAD // (batch * numbers))
     for first in range(0, len(states.seeds), many):
         streams = states[first : first + many].fork(0)

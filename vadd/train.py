@@ -260,7 +260,8 @@ class Checkpoints(Callback):
         of, step = self.run.experiment.train, trainer.global_step
         validates = of.validate_every > 1 and step % of.validate_every == 0  # after which one step more is taken
         stop = self.asked and not validates and step < of.steps
-        if stop or step % self.every == 0:
+        fits = step == of.steps and self.run.experiment.latent.fitted  # which takes a while
+        if stop or fits or step % self.every == 0:
             path = self.run.checkpoint(step)
             trainer.save_checkpoint(path)
             for older in set(self.run.checkpoints.glob("step=*.ckpt")) - {path} if trainer.is_global_zero else ():
