@@ -150,7 +150,7 @@ def test_bounds_and_samples_are_those_of_the_fitted_prior(T):
 
 
 def test_a_run_has_the_fitted_prior_and_finds_it_again_where_only_that_was_left_to_do(tmp_path):
-    of = of_bits(**{"train.checkpoint_every": 10})
+    of = of_bits(**{"train.checkpoint_every": 15})
     run = Run.create(tmp_path / "run", of)
     fit(run, quiet=True)
     weights = load_file(run.weights)

@@ -209,14 +209,19 @@ class Training(lightning.LightningModule):
         self.seconds = checkpoint["seconds"]
         self.window.update({name: list(values) for name, values in checkpoint["window"].items()})
 
-    def finish(self) -> None:
+    @property
+    def fits(self) -> bool:
+        return bool(self.experiment.latent.fitted and self.model.has_latents)
+
+    def finish(self, quiet: bool = False) -> None:
         """The prior that is fitted after training, if there is to be one; and the weights are written."""
-        components, fits = self.experiment.latent.fitted, bool(self.experiment.latent.fitted and self.model.has_latents)
-        if fits:
+        if self.fits:
+            if not quiet:
+                print("fitting the prior to z of the training examples", flush=True)
             noise = torch.Generator().manual_seed(seed_of(self.experiment.seed, PRIOR))
-            fitted = refit(self.model, torch.from_numpy(self.data), components, noise)
+            fitted = refit(self.model, torch.from_numpy(self.data), self.experiment.latent.fitted, noise)
         save_weights(self.run, self.model)
-        if fits:
+        if self.fits:
             seconds = round(self.seconds + time.perf_counter() - self.started, 3)
             line = {"step": self.experiment.train.steps, "split": "prior", "fitted": fitted, "seconds": seconds}
             self.run.log(line)
@@ -256,11 +261,11 @@ class Checkpoints(Callback):
                 if before is not signal.SIG_IGN:
                     signal.signal(number, self.ask)
 
-    def on_train_batch_end(self, trainer, *_) -> None:
+    def on_train_batch_end(self, trainer, training, *_) -> None:
         of, step = self.run.experiment.train, trainer.global_step
         validates = of.validate_every > 1 and step % of.validate_every == 0  # after which one step more is taken
         stop = self.asked and not validates and step < of.steps
-        fits = step == of.steps and self.run.experiment.latent.fitted  # which takes a while
+        fits = step == of.steps and training.fits  # which takes a while
         if stop or fits or step % self.every == 0:
             path = self.run.checkpoint(step)
             trainer.save_checkpoint(path)
@@ -364,7 +369,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     saved = restored(checkpoint, model) if checkpoint else {"global_step": 0}
     if saved["global_step"] >= of.steps:  # stopped between the last checkpoint and the weights: nothing left to train
         training.seconds = saved["seconds"]
-        training.finish()
+        training.finish(quiet)
         return
     run.truncate_metrics(saved["global_step"])
     keep_freed_memory()
@@ -398,7 +403,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
             checkpoints.restore()
             torch.set_float32_matmul_precision(matmul)
     if trainer.is_global_zero and trainer.global_step >= of.steps:
-        training.finish()
+        training.finish(quiet)
 
 
 def strategy(of: Experiment) -> str:
