@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vadd import config
 from vadd.errors import InputError
-from vadd.recipes import parsed, with_method
+from vadd.recipes import parsed, recipe, with_method
 
 if TYPE_CHECKING:
     from vadd.autoregressive import Autoregressive
@@ -227,7 +227,7 @@ def require_able(of: config.Experiment) -> None:
             "sampling.grid learned is made of single steps, and networks that read T change with their number; "
             "take another grid, or --network.steps false"
         )
-    if of.objective.kind in ("delbo", "persistent") and of.objective.particles > 1 and of.objective.kl_final < 1:
+    if of.latent.fitted and of.objective.particles > 1 and of.objective.kl_final < 1:
         raise InputError(
             f"objective.kl_final has no place among {of.objective.particles} particles, got {of.objective.kl_final:g}; "
             "take --objective.particles 1"
@@ -292,6 +292,12 @@ def require_of_use(of: config.Experiment) -> None:
         if hasattr(of.network, "classes"):
             remedy += ", or, where the data have labels, set --network.classes to their number"
         raise InputError(f"{option}, and the network reads no classes; {remedy}")
+    final = of.objective.kl_final
+    if final < 1 and final != recipe(of.recipe).objective.kl_final and of.latent.dim and not of.latent.fitted:
+        raise InputError(
+            f"objective.kl_final is for a prior that is fitted last, got {final:g} and none; leave it out, or take "
+            "--method vadd-fitted"
+        )
     if isinstance(of.source, config.CustomSource) and of.source.length and of.source.kind != "text":
         raise InputError(
             f"source.length is of lines of text, got {of.source.length} for a custom.{of.source.kind} source; leave it out"

@@ -272,7 +272,8 @@ class Objective(Frozen):
         1.0,
         gt=0,
         le=1,
-        description="to which it rises; below 1 z says more than pays for itself, for a prior that is fitted afterwards",
+        description="to which it rises where a prior is fitted afterwards (latent.fitted), elsewhere it is 1: below that z "
+        "says more than pays for itself",
     )
     kl_cycles: Count = Field(1, description="rises within that part; above 1, each is followed by a rest at the top")
     free_bits: float = Field(0.0, ge=0, description="nats of KL an example that cost nothing; with one particle")

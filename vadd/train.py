@@ -103,7 +103,8 @@ class Training(lightning.LightningModule):
         noise = torch.Generator().manual_seed(seed_of(seed, NOISE, step, 1 + self.global_rank))
         seed_dropout(seed_of(seed, NOISE, step, 1 + self.global_rank, 1), self.device)
         warmup = round(of.kl_warmup * self.experiment.train.steps)
-        weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles, final=of.kl_final)
+        final = of.kl_final if self.fits else 1.0
+        weight = kl_weight(step, warmup, power=of.kl_power, cycles=of.kl_cycles, final=final)
         particles = of.particles if step >= warmup and self.model.has_latents else 1
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}

@@ -37,9 +37,8 @@ METHODS: dict[str, dict[str, object]] = {
         "latent.fitted": 2048,
         "latent.recognition": 0.5,
     },
-    "vadd-fitted": {  # the same for z of few numbers, at less cost: before the fit z says more than it pays for
+    "vadd-fitted": {  # the same for z of few numbers, at less cost, and λ up to `kl_final` of the recipe
         "objective.kind": "persistent",
-        "objective.kl_final": 0.6,
         "objective.particles": 1,
         "sampling.latents": "fixed",
         "network.steps": True,
