@@ -1,10 +1,10 @@
 """A prior of many Gaussians, fitted to z of the training examples once the networks are trained.
 
-While these are trained, p(z) is a mixture of few and the KL weight λ stays below 1: z then says more than the bound would
-let it, so that the denoiser is sharp, and r_φ(z) = E_x r_φ(z | x) is narrower than p(z), which has mass where no example is.
-That is made up for afterwards, as two-stage autoencoders do (Dai and Wipf 2019, arXiv 1903.05789; Ghosh et al. 2020, arXiv
-1903.12436): the bound's only term in p(z) is E_x E_r log p(z), and a mixture is fitted to it by online EM (Cappé and
-Moulines 2009, arXiv 0712.4273). Bounds and samples are those of the prior so fitted.
+While these are trained, p(z) is a mixture of few, which has mass where no z of an example is; the more so where the KL
+weight λ stays below 1, z says more than the bound would let it, and the denoiser is the sharper for it. That is made up for
+afterwards, as two-stage autoencoders do (Dai and Wipf 2019, arXiv 1903.05789; Ghosh et al. 2020, arXiv 1903.12436): the
+bound's only term in p(z) is E_x E_r log p(z), and a mixture of many is fitted to it by online EM (Cappé and Moulines 2009,
+arXiv 0712.4273). Bounds and samples are those of the prior so fitted.
 """
 
 import math
