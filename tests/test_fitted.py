@@ -114,6 +114,7 @@ def test_few_examples_are_not_learned_by_heart(monkeypatch):
     monkeypatch.setattr("vadd.fitted.mixture", lambda *args, **options: far)
     assert refit(few, EXAMPLES[:40], 5, generator()) == 5  # which would make z less likely
     assert torch.allclose(few.denoiser.prior.means, trained.means)
+    assert refit(few, EXAMPLES[:40], 3, generator()) == 2  # for which there is no room
     uneven = repeated(Mixture(torch.randn(3, 2), torch.zeros(3, 2), torch.tensor([[0.2, 0.3, 0.5]]).log()), 7)
     assert len(uneven.means) == 7
     assert torch.allclose(uneven.log_weights.exp().sum(), torch.tensor(1.0))

@@ -111,8 +111,9 @@ def refit(
         p = mixture(lambda num: r(num).sample(generator), r(as_many(components, x)), batches=batches)
     finally:
         torch.set_flush_denormal(False)
-    z = r(ROWS).sample(generator)
-    p = max(p, model.prior(1), key=lambda p: p.log_prob(z).mean().item())
+    z, trained = r(ROWS).sample(generator), model.prior(1)
+    if len(trained.means) <= components and trained.log_prob(z).mean() > p.log_prob(z).mean():
+        p = trained
     fitted, p = len(p.means), repeated(p, components)
     model.denoiser.prior = type(model.denoiser.prior).of(p.means, p.log_stds, p.log_weights[0])
     return fitted
