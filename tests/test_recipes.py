@@ -243,7 +243,7 @@ def test_one_map_reads_z_or_a_hidden_layer(name, layers):
     assert sum(isinstance(module, torch.nn.Linear) for module in read.modules()) == layers
 
 
-@pytest.mark.parametrize(("name", "width"), [("text.small", 192), ("image.digits", 256)])
+@pytest.mark.parametrize(("name", "width"), [("text.small", 160), ("image.digits", 256)])
 def test_a_chain_is_read_by_as_many_numbers_as_are_asked_for(name, width):
     chain = with_method(recipe(name), "vadd-chain")
     reads = build.model(chain, (64,), 30).denoiser.prior.gru
@@ -282,6 +282,7 @@ def test_what_is_recommended_for_text_is_the_chain_by_another_name():
     assert named("vadd-plus", recipe("toy.moons")) == METHODS["vadd-fitted"]
     for name in ("image.digits", "image.mnist", "custom.csv", "toy.coins"):
         assert named("vadd-plus", recipe(name)) == METHODS["vadd-plus"]
+    assert METHODS["vadd-chain"].keys() - named("vadd-chain", recipe("image.digits")).keys() == {"network.near"}
     of_a_unet = METHODS["vadd-plus"].keys() - named("vadd-plus", recipe("image.mnist-unet")).keys()
     assert of_a_unet == {"latent.fitted"}
 

@@ -210,11 +210,6 @@ def require_able(of: config.Experiment) -> None:
         )
     if of.latent.prior == "chain":
         require_chain(of)
-    elif of.latent.reader and of.latent.dim:
-        raise InputError(
-            f"latent.reader reads a chain, and latent.prior is {of.latent.prior}; take --method vadd-chain, or "
-            "--latent.reader 0"
-        )
     if of.latent.prior == "state" and kind != "mlp":
         raise InputError(f"latent.prior state needs a network of kind mlp, and {of.recipe} has {kind}; take standard")
     if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
@@ -292,8 +287,13 @@ def require_of_use(of: config.Experiment) -> None:
         if hasattr(of.network, "classes"):
             remedy += ", or, where the data have labels, set --network.classes to their number"
         raise InputError(f"{option}, and the network reads no classes; {remedy}")
-    final = of.objective.kl_final
-    if final < 1 and final != recipe(of.recipe).objective.kl_final and of.latent.dim and not of.latent.fitted:
+    usual = recipe(of.recipe)
+    reader, final = of.latent.reader, of.objective.kl_final
+    if reader not in (0, usual.latent.reader) and of.latent.dim and of.latent.prior != "chain":
+        raise InputError(
+            f"latent.reader reads a chain, and latent.prior is {of.latent.prior}; take --method vadd-chain, or leave it out"
+        )
+    if final < 1 and final != usual.objective.kl_final and of.latent.dim and not of.latent.fitted:
         raise InputError(
             f"objective.kl_final is for a prior that is fitted last, got {final:g} and none; leave it out, or take "
             "--method vadd-fitted"

@@ -47,14 +47,15 @@ METHODS: dict[str, dict[str, object]] = {
         "latent.recognition": 0.5,
         "latent.blocks": 2,
     },
-    "vadd-chain": {  # the same with a z for each token, and what reads those before as their prior
+    "vadd-chain": {  # the same with a z for each token, and what reads those before as their prior, in place of `near`
+        "network.near": 0,
         "objective.kind": "persistent",
         "objective.kl_warmup": 0.0,
         "objective.draws": 1.0,
         "sampling.latents": "fixed",
         "network.steps": True,
         "latent.prior": "chain",
-        "latent.dim": 128,
+        "latent.dim": 64,
         "latent.window": 0,
         "latent.slots": 0,
         "latent.until": 0,
@@ -78,13 +79,13 @@ def recipe(name: str) -> Experiment:
 
 
 def named(name: str, experiment: Experiment) -> dict[str, object]:
-    """What the name of a method sets in an experiment. `vadd-plus`, what we recommend, has the prior that suits it: that of
-    PLUS, or else a mixture, which an MLP fits again after training (other networks would take long to read so many
-    examples)."""
-    if name != "vadd-plus":
-        return METHODS[name]
-    sets = METHODS[PLUS.get(experiment.source.kind, name)]
-    return sets if experiment.network.kind == "mlp" else {k: v for k, v in sets.items() if k != "latent.fitted"}
+    """What the name of a method sets in an experiment, of its network what that kind has. `vadd-plus`, what we recommend,
+    has the prior that suits it: that of PLUS, or else a mixture, which an MLP fits again after training (other networks
+    would take long to read so many examples)."""
+    plus, kind = name == "vadd-plus", experiment.network.kind
+    suits = {"network.near": kind == "dit", "latent.fitted": kind == "mlp" or not plus}
+    sets = METHODS[PLUS.get(experiment.source.kind, name) if plus else name]
+    return {field: value for field, value in sets.items() if suits.get(field, True)}
 
 
 def parsed(method: str) -> tuple[str, dict[str, str]]:
