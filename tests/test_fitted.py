@@ -173,7 +173,7 @@ def test_what_cannot_be_fitted_is_refused():
         ("toy.coins", MIXTURE + ",latent.fitted=5000", "4096"),
         ("toy.moons", MIXTURE + ",latent.fitted=30", "kl_final has no place among 4 particles, got 0.8; take"),
         ("toy.moons", "persistent,objective.kl_final=0.7", "for a prior that is fitted last, got 0.7 and none; leave"),
-        ("text.small", "vadd,latent.hidden=false", "needs a network of kind mlp, .* take --latent.hidden true"),
+        ("text.small", "vadd,latent.hidden=0", "needs a network of kind mlp, .* take --latent.hidden 1"),
         ("text.small", "vadd,latent.blocks=2", "needs a network of kind mlp, .* take --latent.blocks 0"),
         ("image.mnist-unet", "vadd-fitted", "needs a network of kind mlp, .* take --method vadd-plus"),
         ("text.small", "vadd-fitted", "needs a network of kind mlp"),

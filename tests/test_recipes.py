@@ -8,7 +8,7 @@ import torch
 from conftest import generator
 
 from vadd import InputError, build, sample
-from vadd.config import Experiment
+from vadd.config import Experiment, Latent
 from vadd.nn.layers import ChainPrior, MixturePrior, NormalPrior
 from vadd.overrides import fields, leaves, override
 from vadd.recipes import METHODS, RECIPES, named, parsed, recipe, with_method
@@ -237,13 +237,19 @@ def test_the_priors_of_ours(name, method, prior):
     assert isinstance(model.denoiser.prior, prior)
 
 
-@pytest.mark.parametrize(("name", "layers"), [("toy.moons", 1), ("toy.swissroll", 2), ("image.digits", 2)])
-def test_one_map_reads_z_or_a_hidden_layer(name, layers):
+@pytest.mark.parametrize(("name", "hidden"), [("toy.moons", []), ("toy.swissroll", [48]), ("image.digits", [256])])
+def test_one_map_reads_z_or_a_hidden_layer(name, hidden):
     read = build.model(recipe(name), (2,), 64).denoiser.latent
-    assert sum(isinstance(module, torch.nn.Linear) for module in read.modules()) == layers
+    *before, _ = (module.out_features for module in read.modules() if isinstance(module, torch.nn.Linear))
+    assert before == hidden
 
 
-@pytest.mark.parametrize(("name", "width"), [("text.small", 160), ("image.digits", 256)])
+@pytest.mark.parametrize(("then", "now"), [("true", 1.0), ("false", 0.0)])
+def test_runs_whose_hidden_layer_was_there_or_not_are_read_as_they_were(then, now):
+    assert Latent.model_validate_json(f'{{"hidden": {then}}}').hidden == now
+
+
+@pytest.mark.parametrize(("name", "width"), [("text.small", 192), ("image.digits", 256)])
 def test_a_chain_is_read_by_as_many_numbers_as_are_asked_for(name, width):
     chain = with_method(recipe(name), "vadd-chain")
     reads = build.model(chain, (64,), 30).denoiser.prior.gru

@@ -181,7 +181,7 @@ def require_able(of: config.Experiment) -> None:
     of_mlps = {
         "fitted": (of.latent.fitted, "--method vadd-plus" if of.method == "vadd-fitted" else "--latent.fitted 0"),
         "blocks": (of.latent.blocks, "--latent.blocks 0"),
-        "hidden false": (not of.latent.hidden, "--latent.hidden true"),
+        "hidden 0": (not of.latent.hidden, "--latent.hidden 1"),
     }
     for name, (asked, instead) in of_mlps.items():
         if asked and kind != "mlp" and of.latent.dim:
@@ -210,6 +210,11 @@ def require_able(of: config.Experiment) -> None:
         )
     if of.latent.prior == "chain":
         require_chain(of)
+    elif of.latent.reader and of.latent.dim:
+        raise InputError(
+            f"latent.reader reads a chain, and latent.prior is {of.latent.prior}; take --method vadd-chain, or "
+            "--latent.reader 0"
+        )
     if of.latent.prior == "state" and kind != "mlp":
         raise InputError(f"latent.prior state needs a network of kind mlp, and {of.recipe} has {kind}; take standard")
     if of.latent.prior == "state" and (of.objective.kind == "persistent" or of.sampling.latents == "fixed"):
@@ -287,13 +292,8 @@ def require_of_use(of: config.Experiment) -> None:
         if hasattr(of.network, "classes"):
             remedy += ", or, where the data have labels, set --network.classes to their number"
         raise InputError(f"{option}, and the network reads no classes; {remedy}")
-    usual = recipe(of.recipe)
-    reader, final = of.latent.reader, of.objective.kl_final
-    if reader not in (0, usual.latent.reader) and of.latent.dim and of.latent.prior != "chain":
-        raise InputError(
-            f"latent.reader reads a chain, and latent.prior is {of.latent.prior}; take --method vadd-chain, or leave it out"
-        )
-    if final < 1 and final != usual.objective.kl_final and of.latent.dim and not of.latent.fitted:
+    final = of.objective.kl_final
+    if final < 1 and final != recipe(of.recipe).objective.kl_final and of.latent.dim and not of.latent.fitted:
         raise InputError(
             f"objective.kl_final is for a prior that is fitted last, got {final:g} and none; leave it out, or take "
             "--method vadd-fitted"

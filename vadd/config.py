@@ -246,8 +246,11 @@ class Latent(Frozen):
         description="MLP only: blocks of the recognition network, which reads T where it begins; 0: those of the denoiser, "
         "and T in each",
     )
-    hidden: bool = Field(
-        True, description="MLP only: z passes a hidden layer before it joins t; False: one map, for less time"
+    hidden: float = Field(
+        1.0,
+        ge=0,
+        le=16,
+        description="MLP only: width of the layer that z passes before it joins t, in widths of the network; 0: one map",
     )
     reader: Size = Field(
         0,

@@ -144,7 +144,8 @@ class MixturePrior(nn.Module):
 class ChainPrior(nn.Module):
     """p(z) = Π_k Σ_v π_v(h_k) N(z_k; m_v, diag σ_v²) of a vector for each of `num` tokens: one component for each of the
     `vocab_size` tokens, with weights that a GRU of `width` numbers reads off the vectors before. At first groups have equal
-    weights, and the tokens in them; m_v ~ N(0, I) and σ_v = e^-2.
+    weights, and the tokens in them; m_v ~ N(0, I) and σ_v = e^-4, and what the GRU is given is
+    of size 1: with few numbers noise and a faint input had cost two nats of a hundred.
 
     Tokens are in groups of about √V: π_v = π(group of v) π(v | its group), so that one weight costs two small softmaxes."""
 
@@ -154,9 +155,10 @@ class ChainPrior(nn.Module):
         super().__init__()
         self.num = num
         self.means = nn.Parameter(torch.randn(vocab_size, dim))
-        self.log_stds = nn.Parameter(torch.full((vocab_size, dim), -2.0))
+        self.log_stds = nn.Parameter(torch.full((vocab_size, dim), -4.0))
         self.start = nn.Parameter(torch.zeros(width))
         self.gru = nn.GRU(dim, width, batch_first=True)
+        nn.init.normal_(self.gru.weight_ih_l0, std=dim**-0.5)
         self.each = math.isqrt(vocab_size - 1) + 1
         groups = -(-vocab_size // self.each)
         self.group = zero(nn.Linear(width, groups))

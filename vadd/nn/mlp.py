@@ -55,10 +55,10 @@ class Trunk(nn.Module):
 class Rung(nn.Module):
     """z ~ p(z | h) of the state h (B, width), which is added to h, and to the condition of the blocks that follow."""
 
-    def __init__(self, width: int, dim: int, condition: int, hidden: bool = True):
+    def __init__(self, width: int, dim: int, condition: int, hidden: int):
         super().__init__()
         self.prior = StatePrior(width, dim)
-        self.latent = read(dim, width, condition, hidden)
+        self.latent = read(dim, hidden, condition)
         self.enter = nn.Linear(condition, width)
 
     def forward(self, h: Tensor, condition: Tensor, draw: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -66,11 +66,11 @@ class Rung(nn.Module):
         return h + self.enter(F.silu(told)), condition + told
 
 
-def read(dim: int, width: int, condition: int, hidden: bool = True) -> nn.Module:
-    """z, to a condition: through a hidden layer, or by one map, as t."""
+def read(dim: int, hidden: int, condition: int) -> nn.Module:
+    """z, to a condition: through so many hidden units, or, with none, by one map, as t."""
     if not hidden:
         return nn.Linear(dim, condition)
-    return nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, condition))
+    return nn.Sequential(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, condition))
 
 
 def numbers(condition: int) -> nn.Module:
@@ -80,8 +80,8 @@ def numbers(condition: int) -> nn.Module:
 
 class MLPDenoiser(nn.Module):
     """Logits (B, *D, V) of every position. Asks once, for z of `latent_dim` numbers, or of (`slots`, `latent_dim`), or never
-    if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0). It is read through a `hidden` layer, or
-    by one map.
+    if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0). It is read through a layer of `hidden`
+    widths, or, with 0, by one map.
 
     z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
     model is uniform; with `cosines` it is also a `Series` of so many.
@@ -104,7 +104,7 @@ class MLPDenoiser(nn.Module):
         slots: int = 0,
         components: int = 64,
         reader: int = 0,
-        hidden: bool = True,
+        hidden: float = 1.0,
         classes: int = 0,
     ):
         super().__init__()
@@ -113,7 +113,7 @@ class MLPDenoiser(nn.Module):
             self.latents = ((latent_dim,),) * max(1, slots) if latent_dim else ()
         else:
             self.latents = ((slots, latent_dim) if slots else (latent_dim,),) if latent_dim else ()
-        length, condition = math.prod(shape), width // 2
+        length, condition, hidden = math.prod(shape), width // 2, math.ceil(hidden * width)
         self.embed = Tokens(vocab_size, embedding, levels)
         self.time = numbers(condition)
         self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
@@ -132,7 +132,7 @@ class MLPDenoiser(nn.Module):
         if latent_dim and not self.prior_reads_state:
             size = {"components": components, "vocab_size": vocab_size, "width": reader or width}
             self.prior = prior_of(prior, self.latents[0], **size)
-            self.latent = read(math.prod(self.latents[0]), width, condition, hidden)
+            self.latent = read(math.prod(self.latents[0]), hidden, condition)
         self.trunk = Trunk(
             length, width=width, blocks=blocks, embedding=embedding, condition=condition, dropout=dropout
         )

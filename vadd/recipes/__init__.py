@@ -55,7 +55,7 @@ METHODS: dict[str, dict[str, object]] = {
         "sampling.latents": "fixed",
         "network.steps": True,
         "latent.prior": "chain",
-        "latent.dim": 64,
+        "latent.dim": 32,
         "latent.window": 0,
         "latent.slots": 0,
         "latent.until": 0,

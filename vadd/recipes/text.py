@@ -11,14 +11,14 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
 
     A latent for every four tokens, since one for all of them cannot say where; sharp, and almost free of its KL at first,
     since a denoiser that once ignores z never looks again; for one step and two: above that the same weights are masked
-    diffusion, at which an example is trained once a step on average, and every second one with z besides. A chain is read by
-    so many numbers as the time of `near`, which it does without, pays for. All of it in docs/beyond.md."""
+    diffusion, at which an example is trained once a step on average, and every second one with z besides. All of it in
+    docs/beyond.md."""
     return Experiment(
         recipe=f"text.{recipe}",
         about=about,
         source=source,
         network=DiT(width=128, blocks=4, heads=4, condition=64, dropout=0.0, steps=True, near=4),
-        latent=Latent(dim=16, window=4, sharp=True, until=2, reader=160),
+        latent=Latent(dim=16, window=4, sharp=True, until=2),
         objective=Objective(kl_warmup=0.4, kl_power=4, draws=1.5, steps=(1, 2, 1024, 1024, 1024, 1024)),
         train=Train(steps=3000, batch=32, lr=2e-3, lr_warmup=100, ema=0.998, validate_every=1500),
         evaluation=Evaluation(

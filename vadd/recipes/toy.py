@@ -24,7 +24,7 @@ def plane(
     latent: int = 2,
     steps: int = 8000,
     cosines: int = 0,
-    hidden: bool = False,
+    hidden: float = 0.0,
     kl_final: float = 0.8,
     T: tuple[int, ...] = (1, 1, 1, 2, 4, 8, 16, 64),
 ) -> Experiment:
@@ -58,8 +58,8 @@ def swissroll() -> Experiment:
         "JS in 1 step: vadd-plus .002, mdm .377",
         latent=4,
         steps=24_000,
-        hidden=True,
-        kl_final=0.6,
+        hidden=0.3,
+        kl_final=0.4,
         T=(1, 2, 4, 8, 16, 64),
     )
 
