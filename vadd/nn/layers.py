@@ -144,8 +144,8 @@ class MixturePrior(nn.Module):
 class ChainPrior(nn.Module):
     """p(z) = Π_k Σ_v π_v(h_k) N(z_k; m_v, diag σ_v²) of a vector for each of `num` tokens: one component for each of the
     `vocab_size` tokens, with weights that a GRU of `width` numbers reads off the vectors before. At first groups have equal
-    weights, and the tokens in them; m_v ~ N(0, I) and σ_v = e^-4, and what the GRU is given is
-    of size 1: with few numbers noise and a faint input had cost two nats of a hundred.
+    weights, and the tokens in them; m_v ~ N(0, I), σ_v = e^-3.6, and what the GRU is given is of size 1: vectors of few
+    numbers, noisy and faint, would tell it little.
 
     Tokens are in groups of about √V: π_v = π(group of v) π(v | its group), so that one weight costs two small softmaxes."""
 
