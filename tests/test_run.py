@@ -22,6 +22,14 @@ def run(tmp_path):
     return Run.create(tmp_path / "deep" / "run", recipe("toy.coins"))
 
 
+@pytest.mark.parametrize("then", [True, False])
+def test_a_run_that_says_only_whether_there_is_a_hidden_layer_is_read_as_it_was(run, then):
+    config = json.loads(run.config.read_text())
+    config["latent"]["hidden"] = then
+    run.config.write_text(json.dumps(config))
+    assert run.experiment.latent.hidden == float(then)
+
+
 def test_a_run_gives_back_its_experiment(run):
     assert Run.open(run.path).experiment == recipe("toy.coins")
     environment = json.loads(run.environment.read_text())

@@ -181,7 +181,7 @@ def require_able(of: config.Experiment) -> None:
     of_mlps = {
         "fitted": (of.latent.fitted, "--method vadd-plus" if of.method == "vadd-fitted" else "--latent.fitted 0"),
         "blocks": (of.latent.blocks, "--latent.blocks 0"),
-        "hidden 0": (not of.latent.hidden, "--latent.hidden 1"),
+        f"hidden {of.latent.hidden:g}": (of.latent.hidden != 1, "--latent.hidden 1"),
     }
     for name, (asked, instead) in of_mlps.items():
         if asked and kind != "mlp" and of.latent.dim:
@@ -259,8 +259,9 @@ def require_fitted(of: config.Experiment) -> None:
 def require_chain(of: config.Experiment) -> None:
     """Raises InputError where a chain cannot be."""
     if of.network.kind == "unet":
+        instead = "--method vadd-plus" if of.method == "vadd-chain" else "--latent.prior mixture"
         raise InputError(
-            f"latent.prior chain needs a network of kind dit or mlp, and {of.recipe} has unet; take --latent.prior mixture"
+            f"latent.prior chain needs a network of kind dit or mlp, and {of.recipe} has unet; take {instead}"
         )
     if classes := getattr(of.network, "classes", 0):
         raise InputError(

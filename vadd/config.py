@@ -214,6 +214,11 @@ class DiT(Frozen):
 Network = Annotated[MLP | UNet | DiT, Field(discriminator="kind")]
 
 
+def there_or_not(hidden: object) -> object:
+    """The width of a layer of which a run of before says only whether there is one."""
+    return float(hidden) if isinstance(hidden, bool) else hidden
+
+
 class Latent(Frozen):
     """z, of `dim` numbers, and its prior; `dim` 0 is masked diffusion."""
 
@@ -246,7 +251,7 @@ class Latent(Frozen):
         description="MLP only: blocks of the recognition network, which reads T where it begins; 0: those of the denoiser, "
         "and T in each",
     )
-    hidden: float = Field(
+    hidden: Annotated[float, BeforeValidator(there_or_not)] = Field(
         1.0,
         ge=0,
         le=16,

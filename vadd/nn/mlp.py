@@ -113,7 +113,7 @@ class MLPDenoiser(nn.Module):
             self.latents = ((latent_dim,),) * max(1, slots) if latent_dim else ()
         else:
             self.latents = ((slots, latent_dim) if slots else (latent_dim,),) if latent_dim else ()
-        length, condition, hidden = math.prod(shape), width // 2, math.ceil(hidden * width)
+        length, condition, hidden = math.prod(shape), width // 2, round(hidden * width)
         self.embed = Tokens(vocab_size, embedding, levels)
         self.time = numbers(condition)
         self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
