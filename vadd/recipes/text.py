@@ -30,7 +30,7 @@ def few(recipe: str, about: str, source: CorpusSource, *, valid: bool = False) -
 def small() -> Experiment:
     about = (
         "Python's documentation, 64 characters; 3000 steps of 32, 5 to 15 minutes on one core; nelbo in 1 step vadd-plus "
-        "97.5, masked diffusion 210, in 64 132"
+        "99, masked diffusion 210, in 64 132"
     )
     return few("small", about, CorpusSource(name="pydoc", tokenizer="characters", length=64))
 
