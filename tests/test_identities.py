@@ -267,8 +267,8 @@ def test_a_prior_that_looks_depends_on_the_tokens_and_the_posterior_is_told_rela
     zeros = torch.zeros(27, 2)
     shift = model.heads[0](posterior.features, Gaussian(zeros, zeros))
     model.logits(x, t, posterior)
-    assert torch.allclose(posterior.approximations[0].mean, mean + shift.mean)
-    assert torch.allclose(posterior.approximations[0].log_std, log_std + shift.log_std)
+    torch.testing.assert_close(posterior.approximations[0].mean, mean + shift.mean)
+    torch.testing.assert_close(posterior.approximations[0].log_std, log_std + shift.log_std)
 
 
 def test_a_prior_that_looks_has_no_z_to_keep():
