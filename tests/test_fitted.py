@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from vadd import InputError, build, exact_nll, fitted, nelbo, sample
 from vadd.config import MLP
-from vadd.fitted import mixture, posteriors, refit, repeated
+from vadd.fitted import different, mixture, posteriors, refit, repeated
 from vadd.latent import Gaussian, Mixture, log_sum_exp
 from vadd.noise import drawn
 from vadd.objective import kl_weight
@@ -28,8 +28,8 @@ def three(num: int, noise: torch.Generator) -> torch.Tensor:
     return means[torch.randint(3, (num,), generator=noise)] + stds * torch.randn(num, 2, generator=noise)
 
 
-def around(z: torch.Tensor) -> Gaussian:
-    return Gaussian(z, torch.full_like(z, -1.0))
+def around(z: torch.Tensor) -> Mixture:
+    return Mixture(z, torch.full_like(z, -1.0), torch.full((1, len(z)), -math.log(len(z))))
 
 
 def test_a_mixture_fitted_to_a_mixture_is_it():
@@ -53,6 +53,22 @@ def test_each_batch_of_all_z_there_are_makes_them_likelier():
         now = mixture(lambda num: z[:num], around(z[:5]), batches=batches).log_prob(z).mean().item()
         assert now > before
         before = now
+
+
+def test_it_begins_at_weights_that_count():
+    start = around(torch.tensor([[1.0, 0.0], [1.5, 3.0], [-1.0, 1.0]]))._replace(
+        log_weights=torch.tensor([[0.5, 0.3, 0.2]]).log()
+    )
+    p = mixture(lambda num: torch.zeros(num, 2), start, batches=0)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(p, start, strict=True))
+
+
+def test_posteriors_that_were_drawn_twice_count_twice():
+    z = torch.tensor([3.0, 1.0, 3.0, 2.0, 1.0, 3.0, 5.0, 4.0])[:, None]
+    p = different(lambda num: Gaussian(z[:num], -z[:num]), 4)
+    assert p.means.flatten().tolist() == [3, 1, 2, 5]  # the first four of all five
+    assert torch.equal(p.log_stds, -p.means)
+    assert torch.allclose(p.log_weights.exp(), torch.tensor([[3, 2, 1, 1]]) / 7)
 
 
 def of_bits(**changes):
@@ -89,8 +105,8 @@ def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     assert model.prior(4000).log_prob(z).mean() > old + 0.1
     first, _ = with_a_latent_that_counts()
     refit(first, EXAMPLES, 30, generator(), batches=0)  # posteriors of examples, where EM starts
-    r = posteriors(first, EXAMPLES, generator())(30)
-    assert torch.allclose(first.denoiser.prior.means, r.mean, atol=1e-5)
+    start = different(posteriors(first, EXAMPLES, generator()), 30)
+    assert torch.allclose(first.denoiser.prior.means, start.means[torch.arange(30) % len(start.means)], atol=1e-5)
     assert model.prior(4000).log_prob(z).mean() > first.prior(4000).log_prob(z).mean() + 1e-3
     again, _ = with_a_latent_that_counts()
     refit(again, EXAMPLES, 30, generator())
@@ -156,7 +172,7 @@ def test_a_run_has_the_fitted_prior_and_finds_it_again_where_only_that_was_left_
     fit(run, quiet=True)
     weights = load_file(run.weights)
     assert weights["denoiser.prior.means"].shape == (30, 1)
-    assert [line["fitted"] for line in run.metrics() if line["split"] == "prior"] == [30]
+    assert [line["fitted"] for line in run.metrics() if line["split"] == "prior"] == [4 * 3]  # examples and T
     assert {split for split, _ in logged(run)} == {"train"}  # no curve of a line of its own
     run.weights.unlink()
     fit(run, resume=True, quiet=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from vadd.latent import Gaussian, Mixture
 from vadd.model import MaskedDiffusion
 
-__all__ = ["as_many", "mixture", "posteriors", "refit"]
+__all__ = ["as_many", "different", "mixture", "posteriors", "refit"]
 
 BATCHES, ROWS = 200, 4096  # of z
 EXAMPLES = 8  # at least so many to a Gaussian, or they are learned by heart
@@ -27,16 +27,15 @@ LEAST = 1e-3  # σ
 
 
 @torch.no_grad()
-def mixture(draw: Callable[[int], Float[Tensor, "N d"]], start: Gaussian, *, batches: int = BATCHES) -> Mixture:
-    """Σ_c π_c N(m_c, diag σ_c²) of the law of z that `draw` draws from, log π being (1, C).
+def mixture(draw: Callable[[int], Float[Tensor, "N d"]], start: Mixture, *, batches: int = BATCHES) -> Mixture:
+    """Σ_c π_c N(m_c, diag σ_c²) of the law of z that `draw` draws from, log π being (1, C) as those of `start`.
 
-    log π_c N(z; m_c, σ_c) = f(z)·η_c with f = (z², z, 1). At first these are the C Gaussians of `start`, of equal weights;
-    after batch k the means S = E[π_c(z) f(z)] move by (k + 2)^-0.7 of the way to those of the batch, and η follows.
+    log π_c N(z; m_c, σ_c) = f(z)·η_c with f = (z², z, 1). After batch k the means S = E[π_c(z) f(z)], which are at first
+    those of `start`, move by (k + 2)^-0.7 of the way to those of the batch, and η follows.
     """
-    components, d = start.shape
-    centre = start.mean.mean(0)  # without which S2 - m² loses more digits
-    m, variance = start.mean - centre, torch.exp(2 * start.log_std)
-    S = torch.cat([m**2 + variance, m, torch.ones_like(m[:, :1])], 1) / components
+    d, centre = start.means.shape[1], start.mean  # without which S2 - m² loses more digits
+    m, variance = start.means - centre, torch.exp(2 * start.log_stds)
+    S = torch.cat([m**2 + variance, m, torch.ones_like(m[:, :1])], 1) * start.log_weights.exp().T
     for k in range(1 + batches):
         S2, S1, weight = S.split([d, d, 1], 1)
         m = S1 / weight
@@ -96,19 +95,29 @@ def as_many(components: int, x: Int[Tensor, "N *D"]) -> int:
     return max(2, min(components, len(x) // EXAMPLES))
 
 
+def different(r: Callable[[int], Gaussian], components: int) -> Mixture:
+    """Posteriors of examples that r draws, no two the same and so many at most, each by how often it was drawn."""
+    q = r(2 * components)
+    _, which, counts = torch.cat([q.mean, q.log_std], 1).unique(dim=0, return_inverse=True, return_counts=True)
+    first = torch.full_like(counts, len(which)).scatter_reduce(0, which, torch.arange(len(which)), "amin")
+    c = first.argsort()[:components]
+    shares = counts[c] / counts[c].sum()
+    return Mixture(q.mean[first[c]], q.log_std[first[c]], shares.log()[None])
+
+
 @torch.no_grad()
 def refit(
     model: MaskedDiffusion, x: Int[Tensor, "N *D"], components: int, generator: torch.Generator, batches: int = BATCHES
 ) -> int:
     """Put a mixture of so many Gaussians, fitted to z of x, in place of the prior of a trained model with one z. EM starts
-    at the posteriors of so many examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians it
-    takes long to find its way to what is narrow. Where there are few examples fewer are fitted, and repeated; where they
-    make z less likely than the prior that was trained, that is kept. Returns how many there are."""
+    at posteriors of examples (VampPrior, Tomczak and Welling 2018, arXiv 1705.07120): from wider Gaussians it takes long to
+    find its way to what is narrow. Where there are few examples, or few that differ, fewer are fitted, and repeated; where
+    they make z less likely than the prior that was trained, that is kept. Returns how many there are."""
     model.eval()
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
     try:
         r = posteriors(model, x, generator)
-        p = mixture(lambda num: r(num).sample(generator), r(as_many(components, x)), batches=batches)
+        p = mixture(lambda num: r(num).sample(generator), different(r, as_many(components, x)), batches=batches)
     finally:
         torch.set_flush_denormal(False)
     z, trained = r(ROWS).sample(generator), model.prior(1)
