@@ -137,6 +137,20 @@ def test_few_examples_are_not_learned_by_heart(monkeypatch):
     assert torch.allclose(uneven.log_weights.exp() @ uneven.means, torch.tensor([[0.2, 0.3, 0.5]]) @ uneven.means[:3])
 
 
+def test_rows_are_drawn_as_often_as_there_are_of_them():
+    model, x = with_a_latent_that_counts()
+    model.taught = torch.ones(1)  # one posterior to a row
+    shares = torch.tensor([0.5, 0.2, 0.15, 0.15])
+    rows = x.repeat_interleave((200 * shares).long(), 0)[torch.randperm(200, generator=generator())]
+    own = fitted.posterior(model, x, torch.ones(4)).mean.T
+    for most in (0, 10**6):  # asked anew, and found again
+        draw = posteriors(model, rows, generator(), most=most)
+        for num in (1, 20, 50):
+            counts = torch.stack([(draw(num).mean - own).abs().argmin(1).bincount(minlength=4) for _ in range(400)])
+            assert torch.all((counts - num * shares).abs() < 1)
+            assert torch.allclose(counts.float().mean(0), num * shares, atol=0.1)
+
+
 def test_where_z_ends_at_some_number_of_steps_it_is_fitted_to_those_below():
     model, _ = with_a_latent_that_counts()
     model.taught, model.until = torch.tensor([1.0, 1.0, 2.0, 64.0]), 2

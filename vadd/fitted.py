@@ -10,6 +10,7 @@ arXiv 0712.4273). Bounds and samples are those of the prior so fitted.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -69,7 +70,9 @@ def posteriors(
     model: MaskedDiffusion, x: Int[Tensor, "N *D"], generator: torch.Generator, most: int = BATCHES * ROWS
 ) -> Callable[[int], Gaussian]:
     """A function of how many: r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught with
-    z. Where rows and T make fewer than `most` pairs, and their posteriors find room, each is asked once, and found again."""
+    z. Rows are a systematic sample, evenly spaced among all in order, so that each value is drawn as often as it should be
+    within one. Where rows and T make fewer than `most` pairs, and their posteriors find room, each is asked once, and found
+    again."""
     taught = model.taught[model.taught <= model.until] if model.until else model.taught
     taught = taught.cpu() if len(taught) and getattr(model.recognition, "reads_steps", False) else torch.ones(1)
     T, which = taught.unique(return_inverse=True)
@@ -78,11 +81,12 @@ def posteriors(
         parts = (posterior(model, x[k // len(T)], T[k % len(T)]) for k in torch.arange(pairs).split(ROWS))
         found = Gaussian(*map(torch.cat, zip(*parts, strict=True)))
 
+    order = torch.from_numpy(np.lexsort(x.flatten(1).numpy().T))
+
     def at_random(num: int) -> Gaussian:
-        row, told = (
-            torch.randint(len(x), (num,), generator=generator),
-            torch.randint(len(which), (num,), generator=generator),
-        )
+        u = torch.rand((), generator=generator).double()
+        place = (torch.randperm(num, generator=generator) + u) * (len(x) / num)
+        row, told = order[place.long()], torch.randint(len(which), (num,), generator=generator)
         if found is None:
             return posterior(model, x[row], T[which[told]])
         return Gaussian(*(a[row * len(T) + which[told]] for a in found))

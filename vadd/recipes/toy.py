@@ -59,7 +59,7 @@ def swissroll() -> Experiment:
         latent=4,
         steps=24_000,
         hidden=0.3,
-        kl_final=0.4,
+        kl_final=0.2,
         T=(1, 2, 4, 8, 16, 64),
     )
 
