@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from vadd import InputError, build, exact_nll, fitted, nelbo, sample
 from vadd.config import MLP
-from vadd.fitted import different, mixture, posteriors, refit, repeated
+from vadd.fitted import Posteriors, mixture, refit, repeated
 from vadd.latent import Gaussian, Mixture, log_sum_exp
 from vadd.noise import drawn
 from vadd.objective import kl_weight
@@ -63,14 +63,6 @@ def test_it_begins_at_weights_that_count():
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(p, start, strict=True))
 
 
-def test_posteriors_that_were_drawn_twice_count_twice():
-    z = torch.tensor([3.0, 1.0, 3.0, 2.0, 1.0, 3.0, 5.0, 4.0])[:, None]
-    p = different(lambda num: Gaussian(z[:num], -z[:num]), 4)
-    assert p.means.flatten().tolist() == [3, 1, 2, 5]  # the first four of all five
-    assert torch.equal(p.log_stds, -p.means)
-    assert torch.allclose(p.log_weights.exp(), torch.tensor([[3, 2, 1, 1]]) / 7)
-
-
 def of_bits(**changes):
     """Two bits, trained a little: `vadd-fitted`, with fewer Gaussians."""
     of = with_method(recipe("toy.coins"), "vadd-fitted")
@@ -95,7 +87,7 @@ EXAMPLES = torch.tensor(list(itertools.product(range(2), repeat=2))).repeat(60, 
 def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     model, x = with_a_latent_that_counts()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    z = posteriors(model, x, generator(1))(4000).sample(generator(2))
+    z = Posteriors(model, x, generator(1)).sample(4000)
     old = model.prior(4000).log_prob(z).mean()
     refit(model, EXAMPLES, 30, generator())
     after = model.state_dict()
@@ -105,8 +97,11 @@ def test_a_prior_is_refitted_to_z_of_the_data_and_nothing_else_changes():
     assert model.prior(4000).log_prob(z).mean() > old + 0.1
     first, _ = with_a_latent_that_counts()
     refit(first, EXAMPLES, 30, generator(), batches=0)  # posteriors of examples, where EM starts
-    start = different(posteriors(first, EXAMPLES, generator()), 30)
-    assert torch.allclose(first.denoiser.prior.means, start.means[torch.arange(30) % len(start.means)], atol=1e-5)
+    pairs = Posteriors(first, EXAMPLES, generator())
+    each = pairs.of(torch.arange(4 * len(pairs.T)))
+    apart = (first.denoiser.prior.means - each.mean.T).abs()
+    assert torch.all(apart.min(1).values < 1e-5)
+    assert len(apart.argmin(1).unique()) == len(each.mean)  # of all, as there is room
     assert model.prior(4000).log_prob(z).mean() > first.prior(4000).log_prob(z).mean() + 1e-3
     again, _ = with_a_latent_that_counts()
     refit(again, EXAMPLES, 30, generator())
@@ -137,32 +132,53 @@ def test_few_examples_are_not_learned_by_heart(monkeypatch):
     assert torch.allclose(uneven.log_weights.exp() @ uneven.means, torch.tensor([[0.2, 0.3, 0.5]]) @ uneven.means[:3])
 
 
-def test_rows_are_drawn_as_often_as_there_are_of_them():
+def in_pairs(most: int = 10**6):
+    """Four different rows, of which there are as many as `shares` says, each told T = 1 twice as often as 2 and not 64."""
     model, x = with_a_latent_that_counts()
-    model.taught = torch.ones(1)  # one posterior to a row
+    model.taught, model.until = torch.tensor([1.0, 1.0, 2.0, 64.0]), 2
     shares = torch.tensor([0.5, 0.2, 0.15, 0.15])
     rows = x.repeat_interleave((200 * shares).long(), 0)[torch.randperm(200, generator=generator())]
-    own = fitted.posterior(model, x, torch.ones(4)).mean.T
-    for most in (0, 10**6):  # asked anew, and found again
-        draw = posteriors(model, rows, generator(), most=most)
-        for num in (1, 20, 50):
-            counts = torch.stack([(draw(num).mean - own).abs().argmin(1).bincount(minlength=4) for _ in range(400)])
-            assert torch.all((counts - num * shares).abs() < 1)
-            assert torch.allclose(counts.float().mean(0), num * shares, atol=0.1)
-
-
-def test_where_z_ends_at_some_number_of_steps_it_is_fitted_to_those_below():
-    model, _ = with_a_latent_that_counts()
-    model.taught, model.until = torch.tensor([1.0, 1.0, 2.0, 64.0]), 2
     told = []
     model.recognition.register_forward_pre_hook(lambda _, args, kwargs: told.append(kwargs["steps"]), with_kwargs=True)
-    each = posteriors(model, EXAMPLES, generator())(100)
-    asked = torch.cat(told).tolist()
-    assert (asked.count(1), asked.count(2)) == (len(EXAMPLES), len(EXAMPLES))
-    again = posteriors(model, EXAMPLES, generator(), most=0)(100)
-    assert torch.allclose(each.mean, again.mean, atol=1e-6)  # of the same rows and T
-    assert torch.allclose(each.log_std, again.log_std, atol=1e-6)
-    assert len(told[-1]) == 100
+    pairs = (shares[:, None] * torch.tensor([2 / 3, 1 / 3])).flatten()
+    return Posteriors(model, rows.to(torch.uint8), generator(), most), model, x, pairs, told
+
+
+def test_posteriors_are_those_of_the_examples_each_told_its_steps():
+    once, model, x, _, told = in_pairs()
+    assert torch.cat(told).tolist() == [1, 2] * 4  # each pair once
+    anew, *_ = in_pairs(most=0)
+    pairs = torch.tensor([0, 1, 1, 7, 5, 2])
+    asked = fitted.posterior(model, x[pairs // 2], torch.tensor([1.0, 2.0])[pairs % 2])
+    for r in (once.of(pairs), anew.of(pairs)):
+        assert torch.allclose(r.mean, asked.mean, atol=1e-6)
+        assert torch.allclose(r.log_std, asked.log_std, atol=1e-6)
+    assert torch.allclose(once.sample(50), anew.sample(50), atol=1e-5)  # of the same pairs
+    assert len(told) == 2  # the whole, and what this test asked
+
+
+def test_pairs_are_drawn_as_often_as_there_are_of_them():
+    r, *_, shares, _ = in_pairs()
+    for num in (1, 20, 50):
+        draws = torch.stack([r.draw(num) for _ in range(1000)])
+        counts = torch.stack([draw.bincount(minlength=8) for draw in draws])
+        assert torch.all((counts - num * shares).abs() < 2)  # where chance alone would be as far as 3 and more
+        assert torch.allclose(counts.float().mean(0), num * shares, atol=0.1)
+    half = torch.stack([draw.bincount(minlength=8) for draw in draws[:, :25]]).float().mean(0)
+    assert torch.allclose(half, 25 * shares, atol=0.3)  # in no order
+
+
+def test_em_begins_at_pairs_that_differ_each_by_how_often_it_was_drawn():
+    r, *_, shares, _ = in_pairs()
+    each = r.of(torch.arange(8)).mean
+    for components in (100, 5):
+        p = r.some(components)
+        which = (p.means - each.T).abs().argmin(1)
+        assert len(which.unique()) == len(which) == min(8, components)
+        assert p.log_weights.exp().sum().item() == pytest.approx(1)
+    assert torch.allclose(r.some(1000).log_weights.exp()[0].sort().values, shares.sort().values, atol=1e-3)
+    kept = torch.stack([(r.some(2).means - each.T).abs().argmin(1).bincount(minlength=8) for _ in range(500)])
+    assert torch.all(kept.sum(0) > 0)  # any of them
 
 
 @pytest.mark.parametrize("T", [1, 2])
@@ -186,7 +202,9 @@ def test_a_run_has_the_fitted_prior_and_finds_it_again_where_only_that_was_left_
     fit(run, quiet=True)
     weights = load_file(run.weights)
     assert weights["denoiser.prior.means"].shape == (30, 1)
-    assert [line["fitted"] for line in run.metrics() if line["split"] == "prior"] == [4 * 3]  # examples and T
+    assert [line["fitted"] for line in run.metrics() if line["split"] == "prior"] == [
+        2 * 6
+    ]  # examples that differ, and T
     assert {split for split, _ in logged(run)} == {"train"}  # no curve of a line of its own
     run.weights.unlink()
     fit(run, resume=True, quiet=True)

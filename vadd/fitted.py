@@ -18,7 +18,7 @@ from torch import Tensor
 from vadd.latent import Gaussian, Mixture
 from vadd.model import MaskedDiffusion
 
-__all__ = ["as_many", "different", "mixture", "posteriors", "refit"]
+__all__ = ["Posteriors", "as_many", "mixture", "refit"]
 
 BATCHES, ROWS = 200, 4096  # of z
 EXAMPLES = 8  # at least so many to a Gaussian, or they are learned by heart
@@ -66,47 +66,58 @@ def posterior(model: MaskedDiffusion, x: Int[Tensor, "N *D"], T: Float[Tensor, "
     return r.heads[0](r.features)
 
 
-def posteriors(
-    model: MaskedDiffusion, x: Int[Tensor, "N *D"], generator: torch.Generator, most: int = BATCHES * ROWS
-) -> Callable[[int], Gaussian]:
-    """A function of how many: r_φ(z | x), (num, d), of rows x drawn at random, each told one of the T that were taught with
-    z. Rows are a systematic sample, evenly spaced among all in order, so that each value is drawn as often as it should be
-    within one. Where rows and T make fewer than `most` pairs, and their posteriors find room, each is asked once, and found
-    again."""
-    taught = model.taught[model.taught <= model.until] if model.until else model.taught
-    taught = taught.cpu() if len(taught) and getattr(model.recognition, "reads_steps", False) else torch.ones(1)
-    T, which = taught.unique(return_inverse=True)
-    pairs, found = len(x) * len(T), None
-    if pairs < most and pairs * math.prod(model.denoiser.latents[0]) < ROOM:
-        parts = (posterior(model, x[k // len(T)], T[k % len(T)]) for k in torch.arange(pairs).split(ROWS))
-        found = Gaussian(*map(torch.cat, zip(*parts, strict=True)))
+class Posteriors:
+    """r_φ(z | x, T) of the distinct examples among x, each told each of the T that were taught with z: K pairs of their own
+    shares. Where these are fewer than `most`, and their posteriors find room, each is asked once, and found again."""
 
-    order = torch.from_numpy(np.lexsort(x.flatten(1).numpy().T))
+    def __init__(
+        self,
+        model: MaskedDiffusion,
+        x: Int[Tensor, "N *D"],
+        generator: torch.Generator,
+        most: int = BATCHES * ROWS,
+    ):
+        taught = model.taught[model.taught <= model.until] if model.until else model.taught
+        taught = taught.cpu() if len(taught) and getattr(model.recognition, "reads_steps", False) else torch.ones(1)
+        self.T, often = taught.unique(return_counts=True)
+        x = x.cpu()
+        x = x[torch.from_numpy(np.lexsort(x.flatten(1).numpy().T[::-1]))]
+        first = torch.cat([torch.tensor([True]), (x[1:] != x[:-1]).flatten(1).any(1)]).nonzero()[:, 0]
+        self.x, counts = x[first], torch.cat([first[1:], torch.tensor([len(x)])]) - first
+        self.model, self.generator = model, generator
+        self.ends = (counts[:, None] * often).flatten().cumsum(0)
+        self.found = None
+        if len(self.ends) < most and len(self.ends) * math.prod(model.denoiser.latents[0]) < ROOM:
+            parts = map(self.of, torch.arange(len(self.ends)).split(ROWS))
+            self.found = Gaussian(*map(torch.cat, zip(*parts, strict=True)))
 
-    def at_random(num: int) -> Gaussian:
-        u = torch.rand((), generator=generator).double()
-        place = (torch.randperm(num, generator=generator) + u) * (len(x) / num)
-        row, told = order[place.long()], torch.randint(len(which), (num,), generator=generator)
-        if found is None:
-            return posterior(model, x[row], T[which[told]])
-        return Gaussian(*(a[row * len(T) + which[told]] for a in found))
+    def draw(self, num: int) -> Int[Tensor, " num"]:
+        """Numbers of pairs, at random by their shares: one from each of so many equal parts of the whole, in which pairs are
+        in order, so that how often each is drawn has little noise."""
+        u = torch.rand(num, generator=self.generator).double()
+        place = (torch.randperm(num, generator=self.generator) + u) * (self.ends[-1] / num)
+        return torch.searchsorted(self.ends, place.long(), right=True)
 
-    return at_random
+    def of(self, pairs: Int[Tensor, " num"]) -> Gaussian:
+        """r_φ(z | x, T) of these pairs, (num, d)."""
+        if self.found:
+            return Gaussian(*(a[pairs] for a in self.found))
+        return posterior(self.model, self.x[pairs // len(self.T)], self.T[pairs % len(self.T)])
+
+    def sample(self, num: int) -> Float[Tensor, "num d"]:
+        return self.of(self.draw(num)).sample(self.generator)
+
+    def some(self, components: int) -> Mixture:
+        """So many at most of those drawn, no two the same, each by how often it was drawn."""
+        pairs, counts = self.draw(2 * components).unique(return_counts=True)
+        c = torch.randperm(len(pairs), generator=self.generator)[:components]
+        r, shares = self.of(pairs[c]), counts[c] / counts[c].sum()
+        return Mixture(r.mean, r.log_std, shares.log()[None].to(r.mean.device))
 
 
 def as_many(components: int, x: Int[Tensor, "N *D"]) -> int:
     """Gaussians for these examples, of so many at most."""
     return max(2, min(components, len(x) // EXAMPLES))
-
-
-def different(r: Callable[[int], Gaussian], components: int) -> Mixture:
-    """Posteriors of examples that r draws, no two the same and so many at most, each by how often it was drawn."""
-    q = r(2 * components)
-    _, which, counts = torch.cat([q.mean, q.log_std], 1).unique(dim=0, return_inverse=True, return_counts=True)
-    first = torch.full_like(counts, len(which)).scatter_reduce(0, which, torch.arange(len(which)), "amin")
-    c = first.argsort()[:components]
-    shares = counts[c] / counts[c].sum()
-    return Mixture(q.mean[first[c]], q.log_std[first[c]], shares.log()[None])
 
 
 @torch.no_grad()
@@ -120,11 +131,11 @@ def refit(
     model.eval()
     torch.set_flush_denormal(True)  # numbers of which shares are full, and which take a CPU four times as long
     try:
-        r = posteriors(model, x, generator)
-        p = mixture(lambda num: r(num).sample(generator), different(r, as_many(components, x)), batches=batches)
+        r = Posteriors(model, x, generator)
+        p = mixture(r.sample, r.some(as_many(components, x)), batches=batches)
     finally:
         torch.set_flush_denormal(False)
-    z, trained = r(ROWS).sample(generator), model.prior(1)
+    z, trained = r.sample(ROWS), model.prior(1)
     if len(trained.means) <= components and trained.log_prob(z).mean() > p.log_prob(z).mean():
         p = trained
     fitted, p = len(p.means), repeated(p, components)

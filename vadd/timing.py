@@ -22,7 +22,7 @@ import torch
 from vadd import build
 from vadd.config import Experiment
 from vadd.errors import InputError
-from vadd.fitted import BATCHES, as_many, different, mixture, posteriors
+from vadd.fitted import BATCHES, Posteriors, as_many, mixture
 from vadd.run import Run
 from vadd.train import fit
 
@@ -69,9 +69,10 @@ def fitting(of: Experiment) -> float:
     source = build.source(of.source)
     model, x = build.model_of(of, source, trained=False), torch.from_numpy(source.split("train"))
     noise, times = torch.Generator().manual_seed(0), [time.perf_counter()]
-    r = posteriors(model, x, noise)
+    r = Posteriors(model, x, noise)
+    start = r.some(as_many(of.latent.fitted, x))
     times.append(time.perf_counter())
-    mixture(lambda num: r(num).sample(noise), different(r, as_many(of.latent.fitted, x)), batches=BATCHES // 10)
+    mixture(r.sample, start, batches=BATCHES // 10)
     times.append(time.perf_counter())
     asked, fitted = (end - start for start, end in itertools.pairwise(times))
     return asked + 10 * fitted
