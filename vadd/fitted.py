@@ -95,7 +95,7 @@ class Posteriors:
         """Numbers of pairs, at random by their shares: one from each of so many equal parts of the whole, in which pairs are
         in order, so that how often each is drawn has little noise."""
         u = torch.rand(num, generator=self.generator).double()
-        place = (torch.randperm(num, generator=self.generator) + u) * (self.ends[-1] / num)
+        place = (torch.randperm(num, generator=self.generator) + u) * (self.ends[-1].item() / num)
         return torch.searchsorted(self.ends, place.long(), right=True)
 
     def of(self, pairs: Int[Tensor, " num"]) -> Gaussian:
