@@ -72,7 +72,7 @@ def circles() -> Experiment:
 
 
 def gaussians() -> Experiment:
-    return plane("gaussians", "eight blobs on a ring", "JS in 1 step: vadd-plus .005, mdm .197")
+    return plane("gaussians", "eight blobs on a ring", "JS in 1 step: vadd-plus .004, mdm .197")
 
 
 def moons() -> Experiment:
