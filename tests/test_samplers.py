@@ -1,5 +1,6 @@
 """Theorems on samplers: their laws against enumeration, and what no sampler may do."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -247,6 +248,29 @@ def test_fixed_latents_stay_and_fresh_ones_do_not(sampler):
     seen.clear()
     drawn(model, 1, 3, sampler, latents="fresh", generator=generator(2))
     assert len(torch.cat(seen).unique(dim=0)) == len(seen) > 1
+
+
+@pytest.mark.parametrize("prior", ["mixture", "chain"])
+@pytest.mark.parametrize("latents", ["fresh", "fixed"])
+def test_a_learned_prior_is_computed_once_a_sampler_and_anew_for_the_next(prior, latents, monkeypatch):
+    model = small_model((3,), 4, latent_dim=2, network={"prior": prior, "slots": 3 * (prior == "chain")})
+    law, calls = type(model.denoiser.prior), []
+    offered = law.offered
+
+    def counted(prior):
+        calls.append(prior)
+        return offered(prior)
+
+    monkeypatch.setattr(law, "offered", counted)
+    held = drawn(model, 50, 3, latents=latents, batch=20, generator=generator(1))
+    assert len(calls) == 1
+    monkeypatch.setattr(law, "held", contextlib.nullcontext)
+    assert torch.equal(held, drawn(model, 50, 3, latents=latents, batch=20, generator=generator(1)))
+    assert len(calls) > 4
+    monkeypatch.undo()
+    with torch.no_grad():
+        model.denoiser.prior.means += 3.0
+    assert not torch.equal(held, drawn(model, 50, 3, latents=latents, batch=20, generator=generator(1)))
 
 
 def test_neutral_settings_change_nothing():

@@ -207,6 +207,10 @@ class MaskedDiffusion(nn.Module):
         """p(z), where it does not look at x_t: the law of z for so many rows."""
         return law(self.denoiser.prior(rows))
 
+    def prior_held(self):
+        """For a while, in which nothing is learned, p(z) is computed once, where it does not look at x_t."""
+        return getattr(getattr(self.denoiser, "prior", None), "held", contextlib.nullcontext)()
+
     def logits(
         self,
         x_t: Int[Tensor, "B *D"],

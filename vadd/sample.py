@@ -308,7 +308,7 @@ def sample(
     fits = fits and bool((start != model.masking.mask).any())
     ahead = drawn_ahead(model, states, batch or num, latent_temperature)
     finished = []
-    with model.told(steps, labels=None if label < 0 else label, guidance=guidance or None):
+    with model.prior_held(), model.told(steps, labels=None if label < 0 else label, guidance=guidance or None):
         for first in range(0, num, batch or num):
             rows = slice(first, first + (batch or num))
             x, free = start[rows], model.masking.is_masked(start[rows])

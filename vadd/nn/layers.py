@@ -1,5 +1,6 @@
 """Layers that several networks share."""
 
+import contextlib
 import math
 
 import torch
@@ -114,7 +115,22 @@ class NormalPrior(nn.Module):
         return zeros, zeros
 
 
-class MixturePrior(nn.Module):
+class LearnedPrior(nn.Module):
+    """A prior that looks at nothing, `offered` for one row. While it is `held` that is computed once: a sampler that keeps z
+    asks in every step for no more than its shape."""
+
+    once = None
+
+    @contextlib.contextmanager
+    def held(self):
+        self.once = self.offered()
+        try:
+            yield
+        finally:
+            self.once = None
+
+
+class MixturePrior(LearnedPrior):
     """p(z) = Σ_c π_c N(m_c, diag σ_c²) of a vector: means, log σ and log π. At first the weights are equal, m_c ~ N(0, a I),
     σ_c² = 1 - a with a = 6/(6 + d), so that together they are about N(0, I) and two of them some 3.5 σ apart, in any
     dimension d."""
@@ -136,12 +152,15 @@ class MixturePrior(nn.Module):
             prior.logits.copy_(log_weights)
         return prior
 
+    def offered(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.means, 7 * torch.tanh(self.log_stds / 7), torch.log_softmax(self.logits, 0)
+
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        log_weights = torch.log_softmax(self.logits, 0).expand(rows, -1)
-        return self.means, 7 * torch.tanh(self.log_stds / 7), log_weights
+        means, log_stds, log_weights = self.once or self.offered()
+        return means, log_stds, log_weights.expand(rows, -1)
 
 
-class ChainPrior(nn.Module):
+class ChainPrior(LearnedPrior):
     """p(z) = Π_k Σ_v π_v(h_k) N(z_k; m_v, diag σ_v²) of a vector for each of `num` tokens: one component for each of the
     `vocab_size` tokens, with weights that a GRU of `width` numbers reads off the vectors before. At first groups have equal
     weights, and the tokens in them; m_v ~ N(0, I), σ_v = e^-3.6, and what the GRU is given is of size 1: vectors of few
@@ -207,9 +226,13 @@ class ChainPrior(nn.Module):
         """The same, each through a copy of its own: for a GPU, to which many small products are dearer than copies."""
         return (self.weight[group] @ h[..., None]).squeeze(-1) + self.biases()[group]
 
+    def offered(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.means, 7 * torch.tanh(self.log_stds / 7), self.start
+
     def forward(self, rows: int) -> tuple[Tensor, Tensor, Tensor, "ChainPrior"]:
         """Means, log σ, the state before the first vector, and who reads."""
-        return self.means, 7 * torch.tanh(self.log_stds / 7), self.start.expand(rows, -1), self
+        means, log_stds, start = self.once or self.offered()
+        return means, log_stds, start.expand(rows, -1), self
 
 
 def prior_of(
