@@ -93,7 +93,7 @@ class Mixture(NamedTuple):
         alike = self.log_weights.stride(0) == 0  # all rows are one
         shares = self.log_weights[:1].exp().expand_as(self.log_weights) if alike else self.log_weights.exp()
         c = drawn(generator, shares)
-        return Gaussian(self.means[c], self.log_stds[c]).sample(generator, temperature)
+        return Gaussian(F.embedding(c, self.means), F.embedding(c, self.log_stds)).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
         rows = max(1, self.CACHED // len(self.means))
@@ -182,7 +182,7 @@ class Link(NamedTuple):
             v = self.log_weights.argmax(-1)
         else:
             v = drawn(generator, torch.softmax(self.log_weights.double() / temperature, -1))
-        return Gaussian(self.means[v], self.log_stds[v]).sample(generator, temperature)
+        return Gaussian(F.embedding(v, self.means), F.embedding(v, self.log_stds)).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, " B"]:
         mixtures = Mixture(self.means, self.log_stds, self.log_weights.flatten(0, 1))
@@ -325,7 +325,7 @@ class Replay:
         return z
 
     def rows(self, rows: Tensor) -> "Replay":
-        return type(self)(*(z[rows] for z in self.latents))
+        return type(self)(*(z.index_select(0, rows) for z in self.latents))
 
 
 class Scaled(Replay):

@@ -32,8 +32,8 @@ GAMMA = signed(0x9E3779B97F4A7C15)  # the golden ratio in 64 bits: multiples of 
 def mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64, where `>>` carries the sign and products wrap around; in two buffers, since a small
     network takes hardly longer than the memory of its random numbers."""
-    x = (x >> 30).bitwise_and_((1 << 34) - 1).bitwise_xor_(x).mul_(signed(0xBF58476D1CE4E5B9))
-    high = x >> 27
+    x = x.bitwise_right_shift(30).bitwise_and_((1 << 34) - 1).bitwise_xor_(x).mul_(signed(0xBF58476D1CE4E5B9))
+    high = x.bitwise_right_shift(27)
     x.bitwise_xor_(high.bitwise_and_((1 << 37) - 1)).mul_(signed(0x94D049BB133111EB))
     torch.bitwise_right_shift(x, 31, out=high)
     return x.bitwise_xor_(high.bitwise_and_((1 << 33) - 1))
