@@ -28,7 +28,7 @@ from vadd import (
     stratified_times,
 )
 from vadd.latent import law
-from vadd.likelihood import PROPOSALS, bound, quadrature
+from vadd.likelihood import PROPOSALS, _states, bound, quadrature
 from vadd.nn.layers import MixturePrior
 from vadd.nn.mlp import MLPDenoiser, MLPRecognition
 from vadd.objective import delbo, importance_weighted, kl_weight
@@ -272,6 +272,46 @@ def test_one_token_at_a_time_is_the_limit_of_many_steps(schedule):
         nelbo(model, x, math.inf, particles=5, latents=m, generator=generator()) for m in ("fresh", "mean")
     )
     assert torch.allclose(coupled, free)  # one token at a time leaves nothing to couple
+
+
+def test_the_limit_of_many_steps_tells_each_state_its_time():
+    """One token at a time is the path of a very fine grid, state by state."""
+    u = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.7]], dtype=torch.float64)
+    times = torch.linspace(1, 0, 4097, dtype=torch.float64)
+    masking = small_model((3,), 3, 0).masking
+    fine = [found for found in _states(masking, u, times) if found[3].any()]
+    for row in range(len(u)):
+        coarse = [(t[row], m[row], r[row]) for _, t, m, r in _states(masking, u, None)]
+        here = [(t[row], m[row], r[row]) for _, t, m, r in fine if r[row].any()]
+        for (t, masked, revealed), (near, *same) in zip(coarse, here, strict=True):
+            assert t.item() == pytest.approx(near.item(), abs=1e-3)
+            assert torch.equal(masked, same[0])
+            assert torch.equal(revealed, same[1])
+
+
+class Late(torch.nn.Module):
+    """Sure of token 0 where two are masked at t < 1/2, or one at t > 1/2: when a state is likely to come, it knows nothing."""
+
+    latents = ()
+
+    def __init__(self):
+        super().__init__()
+        self.sure = torch.nn.Parameter(torch.tensor(6.0))
+
+    def forward(self, x_t, t, draw, at=None):
+        late = torch.where((x_t == 2).sum(1) == 2, t < 0.5, t > 0.5)
+        logits = torch.stack([self.sure * late, torch.zeros_like(t)], -1)[:, None].expand(*x_t.shape, 2)
+        return logits if at is None else logits[at]
+
+
+def test_the_limit_is_a_bound_for_a_network_that_reads_t():
+    model, x = MaskedDiffusion((2,), Masking(2), Late()), torch.tensor([[0, 0]])
+    (many, error), (few, _) = (estimate(model, x, T, 4000, generator=generator(1)) for T in (math.inf, 512))
+    exact = exact_nll(model, x, 512).item()
+    require_bound(many, error, exact)
+    assert many == pytest.approx(few, abs=6 * error)
+    drawn = sample(model, 20_000, math.inf, generator=generator(2))
+    assert -math.log((drawn == 0).all(1).double().mean()) == pytest.approx(exact, abs=0.04)
 
 
 def test_the_time_of_alpha_is_the_inverse_of_alpha_of_time():

@@ -268,7 +268,7 @@ def _states(masking: Masking, u: Tensor, times: Tensor | None) -> Iterator[tuple
             masked = u > alpha[k]
             yield k, times[k].expand(len(u)), masked, masked & ~(u > alpha[k + 1])
         return
-    order = u.flatten(1).argsort(1, descending=True).argsort(1).view(u.shape)
+    order = u.flatten(1).argsort(1).argsort(1).view(u.shape)  # as t falls and α rises, the least u comes first
     for k in range(order[0].numel()):
         now = order == k
         yield k, masking.schedule.time(u[now]), order >= k, now

@@ -84,6 +84,8 @@ def stratified_times(
     """Times in (0, 1], one in each of the `num * world` equal strata of the global batch; this rank's share.
 
     All ranks pass generators in the same state and so share one offset; rank k takes strata k, k + world, ...
+    They are in order: rows that they are given to should be in a random one, anew in each step, or a row never sees but one
+    stratum.
     """
     offset = uniform(generator, (1,), device)
     stratum = torch.arange(num, device=device, dtype=torch.float64) * world + rank
