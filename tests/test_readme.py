@@ -13,7 +13,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
 
 
-@pytest.mark.parametrize(("latents", "agreeing", "bounds"), [(1, (0.75, 1), (0.69, 1.1)), (0, (0.45, 0.55), (1.386, 1.4))])
+@pytest.mark.parametrize(
+    ("latents", "agreeing", "bounds"), [(1, (0.75, 1), (0.69, 1.1)), (0, (0.45, 0.55), (1.386, 1.4))]
+)
 def test_the_code_runs_and_prints_what_it_says(latents, agreeing, bounds, capsys):
     (code,) = [text for language, text in BLOCKS if language == "python"]
     assert len([line for line in code.splitlines() if line.strip()]) <= 12

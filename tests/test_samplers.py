@@ -239,6 +239,60 @@ def test_samples_do_not_depend_on_the_batch(sampler, latents, monkeypatch):
     assert not torch.equal(whole, drawn(model, 30, 4, sampler, generator=generator(6), **options))
 
 
+def test_what_a_chain_goes_on_with_does_not_depend_on_the_batch_or_on_other_rows():
+    """Rows whose given tokens stand at different positions each have random numbers of their own."""
+    model = small_model((4,), 4, 2, network={"prior": "chain", "slots": 4}, scale=2.0)
+    given = torch.full((40, 4), -1)
+    given[:20, 0], given[20:, 2] = 1, 1
+    options = {"latents": "fixed", "resampled": 64}
+    whole = drawn(model, 40, 3, given=given, generator=generator(1), **options)
+    assert torch.equal(whole, drawn(model, 40, 3, given=given, batch=10, generator=generator(1), **options))
+    others = torch.where(torch.arange(40)[:, None] < 20, given, given.roll(1, 1))
+    assert torch.equal(whole[:20], drawn(model, 40, 3, given=others, generator=generator(1), **options)[:20])
+
+
+def test_the_coldest_chain_takes_its_largest_weights():
+    model = small_model((4,), 4, 2, network={"prior": "chain", "slots": 4}, scale=2.0)
+    cold, coldest = (
+        drawn(model, 30, 1, latents="fixed", latent_temperature=heat, generator=generator(1)) for heat in (1e-310, 0.0)
+    )
+    assert torch.equal(cold, coldest)
+
+
+@pytest.mark.parametrize("steps", [0, 2.5, math.nan])
+def test_steps_are_a_whole_number(steps):
+    model = small_model((3,), 4)
+    for of in (lambda: sample(model, 3, steps), lambda: nelbo(model, everything(model), steps)):
+        with pytest.raises(InputError, match="whole number"):
+            of()
+    assert torch.equal(*(sample(model, 30, T, generator=generator(1)) for T in (4, 4.0)))
+
+
+def test_a_fixed_latent_fits_what_is_given_in_inference_mode_too():
+    model, given = small_model((3,), 4, latent_dim=2), torch.tensor([[1, -1, -1]] * 5)
+    found = drawn(model, 5, 2, latents="fixed", given=given, generator=generator(1))
+    with torch.inference_mode():
+        given = given.clone()
+        assert torch.equal(found, drawn(model, 5, 2, latents="fixed", given=given, generator=generator(1)))
+
+
+def test_without_z_there_is_nothing_to_average_and_nothing_to_draw():
+    model, calls = small_model((3,), 4, latent_dim=2, until=2), []
+    model.denoiser.register_forward_hook(lambda *_: calls.append(None))
+    many = drawn(model, 50, 8, latents="mean", generator=generator(1))
+    assert len(calls) <= 8
+    assert torch.equal(many, drawn(model, 50, 8, latents="fixed", generator=generator(1)))
+
+
+def test_logits_that_are_not_finite_are_told_at_temperature_0_too():
+    model = small_model((3,), 4)
+    with torch.no_grad():
+        model.denoiser.out.bias[1] = math.nan
+    for temperature in (0.0, 1.0):
+        with pytest.raises(InputError, match="not finite"):
+            drawn(model, 2, 1, temperature=temperature)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_fixed_latents_stay_and_fresh_ones_do_not(sampler):
     model, seen = small_model((3,), 4, latent_dim=2), []

@@ -181,7 +181,9 @@ class Link(NamedTuple):
         elif temperature == 0:
             v = self.log_weights.argmax(-1)
         else:
-            v = drawn(generator, torch.softmax(self.log_weights.double() / temperature, -1))
+            log_weights = self.log_weights.double()
+            log_weights = (log_weights - log_weights.amax(-1, keepdim=True)) / temperature  # finite at the largest
+            v = drawn(generator, torch.softmax(log_weights, -1))
         return Gaussian(F.embedding(v, self.means), F.embedding(v, self.log_stds)).sample(generator, temperature)
 
     def log_prob(self, z: Float[Tensor, "B S d"]) -> Float[Tensor, " B"]:
@@ -252,7 +254,8 @@ def law(prior: Offered) -> Law:
 
 
 class Draw(Protocol):
-    """Who answers: prior and the denoiser's state, which a posterior may read -> z (B, *d)."""
+    """Who answers: prior and the denoiser's state, which a posterior may read -> z (B, *d). A step of a sampler, whose network
+    sees only the rows in which a token is revealed, wants one with `rows` as well: Prior, Mode or Replay."""
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor: ...
 
@@ -286,12 +289,14 @@ class Mode:
 
 
 class Silenced:
-    """Asks another, and answers zero in some rows."""
+    """Asks another, and answers zero in some rows; where one number is for all of them, and it is so, it does not ask."""
 
     def __init__(self, draw: Draw, silent: Bool[Tensor, " B"]):
         self.draw, self.silent = draw, silent
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor:
+        if len(self.silent) == 1 and self.silent:
+            return prior[0].new_zeros(law(prior).shape)
         z = self.draw(prior, context)
         return z.masked_fill(self.silent.view(-1, *[1] * (z.dim() - 1)), 0.0)
 

@@ -97,8 +97,8 @@ def nelbo(
             left out, so that more particles do not close the gap where a token could come of another's component.
 
     Raises:
-        InputError: steps or particles below 1, other latents or proposals than these, x of another shape or with what is no
-            token.
+        InputError: steps or particles below 1, other latents or proposals than these, x of another shape, of no examples, or
+            with what is no token.
     """
     options = {"latents": latents, "proposal": proposal, "grid": grid, "batch": batch, "generator": generator}
     return bound(model, x, steps, particles=particles, **options).nelbo
@@ -133,6 +133,8 @@ def bound(
     if latents == "zero" or not model.has_latents_at(steps):
         particles = 1  # nothing to average over
     x = require_tokens(x, model.shape, model.masking.vocab_size).to(model.device)
+    if not len(x):
+        raise InputError(f"x must have at least one example, got shape {tuple(x.shape)}")
     streams = Streams.spawn(len(x), generator, model.device)
     rows = max(1, batch // particles)
     with model.told(steps):
@@ -403,21 +405,21 @@ class Continued:
             known = self.known[:, k]
             link = Link(p.means, p.log_stds, h, p.reader)
             z[:, k] = torch.where(known[:, None], of_r[:, k], link.sample(self.streams, self.temperature))
+            u = uniform(self.streams, (len(z), 1), z.device)  # also where nothing is known: a row's numbers are its own
             if known.any():
                 self.log_ratio += p.reader.log_weight(h, r.which[:, k]).where(known, 0.0)
-                rows = self.drawn_anew()
+                rows = self.drawn_anew(u)
                 h, z[:, : k + 1] = h[rows], z[rows, : k + 1]
         self.latents.append(z)
         return z
 
-    def drawn_anew(self) -> Int[Tensor, " BK"]:
+    def drawn_anew(self, u: Float[Tensor, "BK 1"]) -> Int[Tensor, " BK"]:
         """Which z go on: all, but in rows whose weights have become too uneven; there they are equal from now on."""
         K, where = self.particles, self.log_ratio.device
         w = torch.softmax(self.log_ratio.view(-1, K).double(), 1)
         uneven = (w**2).sum(1, keepdim=True) > 2 / K
         each = torch.arange(K, device=where).expand_as(w)
-        u = (uniform(self.streams, (len(self.log_ratio), 1), where)[::K] + each) / K
-        chosen = torch.searchsorted(w.cumsum(1), u).clamp(max=K - 1)
+        chosen = torch.searchsorted(w.cumsum(1), (u[::K] + each) / K).clamp(max=K - 1)
         self.log_ratio = self.log_ratio.view(-1, K).masked_fill(uneven, 0.0).flatten()
         return (chosen.where(uneven, each) + K * torch.arange(len(w), device=where)[:, None]).flatten()
 
@@ -456,7 +458,8 @@ def exact_nll(
     For tests: exact for masked diffusion, and up to the quadrature for latents of one or two dimensions in all.
 
     Raises:
-        InputError: more than 10 tokens, or latents of more than two dimensions together.
+        InputError: more than 10 tokens, latents of more than two dimensions together, steps that are no whole number, x of
+            another shape or with what is no token.
     """
     length = math.prod(model.shape)
     dims = [math.prod(shape) for shape in model.denoiser.latents]
@@ -466,7 +469,7 @@ def exact_nll(
         raise InputError(f"exact_nll integrates latents of at most two dimensions together, got {dims}")
     latents = latents or model.latents
     require_likelihood(model, latents)
-    x = x.to(model.device).long()
+    x = require_tokens(x, model.shape, model.masking.vocab_size).to(model.device)
     if model.has_latents and not model.prior_reads_state:
         answers, parts, weight = Replay, *nodes_of(model.prior(1), nodes, latents)
     else:

@@ -196,7 +196,7 @@ def objective(
     another shape, or with what is no token.
     """
     x = require_tokens(x, model.shape, model.masking.vocab_size).to(model.device)
-    return delbo(model, x, t, kl_weight=kl_weight, generator=generator)[0]
+    return delbo(model, x, t.to(model.device), kl_weight=kl_weight, generator=generator)[0]
 
 
 def log_weights(model, x, x_t, t, particles: int, generator) -> tuple[Tensor, Posterior]:

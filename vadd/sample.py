@@ -95,7 +95,8 @@ class TokenLaw(NamedTuple):
         """Logits of the law from those of μ; float64 unless it is μ."""
         if self.temperature == 0:
             best = logits.argmax(-1, keepdim=True)
-            return torch.full_like(logits, -math.inf, dtype=torch.float64).scatter(-1, best, 0.0)
+            nothing = 0.0 * logits.gather(-1, best).double()  # NaN if that is not finite
+            return torch.full_like(logits, -math.inf, dtype=torch.float64).scatter(-1, best, nothing)
         if self.temperature != 1:
             logits = logits.double()
             logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # finite for any temperature
@@ -232,6 +233,7 @@ def answer(latents: str, streams: Streams, step: int, temperature: float = 1.0) 
 
 
 @functools.singledispatch
+@torch.inference_mode(False)  # a fixed z is fitted to what is given, by gradients
 @torch.no_grad()
 def sample(
     model: MaskedDiffusion,
@@ -287,7 +289,7 @@ def sample(
         steps = math.inf
     elif steps == math.inf:
         raise InputError("infinitely many steps are for the ancestral sampler alone; give a number of steps")
-    law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents else 1)
+    law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents_at(steps) else 1)
     law.require()
     require_temperature("latent_temperature", latent_temperature)
     require_label(model, label, guidance)

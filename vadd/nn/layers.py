@@ -123,11 +123,11 @@ class LearnedPrior(nn.Module):
 
     @contextlib.contextmanager
     def held(self):
-        self.once = self.offered()
+        before, self.once = self.once, self.offered()
         try:
             yield
         finally:
-            self.once = None
+            self.once = before
 
 
 class MixturePrior(LearnedPrior):
