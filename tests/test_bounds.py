@@ -290,7 +290,7 @@ def test_the_limit_of_many_steps_tells_each_state_its_time():
 
 
 class Late(torch.nn.Module):
-    """Sure of token 0 where two are masked at t < 1/2, or one at t > 1/2: when a state is likely to come, it knows nothing."""
+    """Sure of token 0 where two are masked at t < 1/2, or one at t > 1/2: when a state is likely, it knows nothing."""
 
     latents = ()
 

@@ -254,7 +254,7 @@ def law(prior: Offered) -> Law:
 
 
 class Draw(Protocol):
-    """Who answers: prior and the denoiser's state, which a posterior may read -> z (B, *d). A step of a sampler, whose network
+    """Who answers: prior and the denoiser's state, which a posterior may read -> z (B, *d). A sampler's step, whose network
     sees only the rows in which a token is revealed, wants one with `rows` as well: Prior, Mode or Replay."""
 
     def __call__(self, prior: Offered, context: Tensor | None = None) -> Tensor: ...

@@ -131,8 +131,10 @@ def time_grid(steps: int, grid: Grid = "uniform") -> Float[Tensor, " steps+1"]:
         InputError: `steps` that are no whole number of at least 1, an unknown `grid`, or times that are not T + 1 falling
             from 1 to 0.
     """
-    if steps < 1 or steps % 1 != 0:
-        raise InputError(f"steps must be a whole number of at least 1, got {steps}")
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}")
+    if steps % 1 != 0:
+        raise InputError(f"steps must be a whole number, got {steps}")
     steps = int(steps)
     i = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     if grid == "uniform":
