@@ -278,6 +278,8 @@ def evaluate(
     print(measurements(result))
     if said := about_data(result):
         print(said)
+    if of_fewer := few_at_infinity(result):
+        print(of_fewer)
     if "scorer" in result:
         print(f"gen_ppl is under {result['scorer']}")
     if "zero_shot" in result:
@@ -288,7 +290,9 @@ def evaluate(
         print(f"warning: {warning}", file=sys.stderr)
     if paper_delbo:
         paper = result["paper_delbo"]
-        print(f"paper's DELBO   {paper['mean']:.4g} ± {paper['se']:.2g}, K = {paper['particles']}: {paper['note']}")
+        print(
+            f"paper's DELBO   {paper['mean']:.4g} ± {paper['se'] or 0:.2g}, K = {paper['particles']}: {paper['note']}"
+        )
     print(f"wrote {of.evaluation}")
 
 
@@ -530,6 +534,14 @@ def measurements(result: dict) -> str:
     names = sorted({name: None for of in shown.values() for name in of}, key=lambda name: not name.startswith("nelbo"))
     rows = [["" if of.get(name) is None else f"{of[name]:.4g}" for of in shown.values()] for name in names]
     return aligned([["steps", *shown], *([name, *row] for name, row in zip(names, rows, strict=True))])
+
+
+def few_at_infinity(result: dict) -> str | None:
+    """What to know of the column ∞ where not all examples are in it."""
+    few, all_of = result.get("nelbo_infinity", {}).get("examples"), result["used"]["held_out"]
+    return (
+        f"∞ is of {few} of the {all_of} examples: there each token is a network call" if few and few < all_of else None
+    )
 
 
 def of_controls(result: dict) -> str:

@@ -372,20 +372,22 @@ def summary(
 ) -> dict:
     """comparison.json.
 
-    A measure is a number, or a dict with its `mean`; one that a seed lacks, or has as null, is left out. `se` is over
-    seeds, of a single one over the examples.
+    A measure is a number, or a dict with its `mean`; one that a seed lacks, or has as null, is left out, and so is what a
+    run that judges the others thinks of its own samples. `se` is over seeds, of a single one over the examples.
     """
     methods = list(dict.fromkeys(method for method, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
     found = {key: json.loads(run.evaluation.read_text()) for key, run in runs.items()}
     steps = [str(T) for T in experiment.evaluation.steps]
+    judge = {key for key, run in runs.items() if str(run.path.absolute()) == experiment.evaluation.scorer}
 
     def values(method: str, T: str, metric: str) -> list[float]:
-        cells = [found[method, seed]["steps"][T].get(metric) for seed in seeds]
+        asked = [seed for seed in seeds if metric != "gen_ppl" or (method, seed) not in judge]  # not of its own samples
+        cells = [found[method, seed]["steps"][T].get(metric) for seed in asked]
         return [c.get("mean") if isinstance(c, dict) else c for c in cells]
 
     def names(method: str, T: str) -> list[str]:
-        return [m for m in found[method, seeds[0]]["steps"][T] if None not in values(method, T, m)]
+        return [m for m in found[method, seeds[0]]["steps"][T] if (v := values(method, T, m)) and None not in v]
 
     each = {method: per_example(runs[method, seed] for seed in seeds) for method in methods}
 
@@ -413,7 +415,7 @@ def summary(
     tests = []
     for (a, b), T in itertools.product(itertools.combinations(methods, 2), steps):
         for metric in names(a, T):
-            if metric in names(b, T):
+            if metric in names(b, T) and len(values(a, T, metric)) == len(values(b, T, metric)):
                 paired = metrics.paired_difference(values(a, T, metric), values(b, T, metric))
                 tests.append(
                     {

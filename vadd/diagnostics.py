@@ -19,12 +19,13 @@ van den Oord et al. 2018, arXiv 1807.03748); a model that completes badly shifts
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vadd.latent import Components, Gaussian, Posterior
+from vadd.latent import Components, Gaussian, Law, Posterior
 from vadd.model import MaskedDiffusion
 from vadd.sample import sample
 
@@ -41,12 +42,19 @@ def encoded(
     masked: Bool[Tensor, "B *D"] | None = None,
     t: Float[Tensor, " B"] | None = None,
     generator=None,
+    latents: Sequence[Tensor] = (),
 ) -> Posterior:
-    """r_φ(z | x, M) after the denoiser has asked it, by default with everything masked."""
+    """r_φ(z | x, M) after the denoiser has asked it, by default with everything masked. With `latents` the denoiser is told
+    these, and a latent that it asks for later is recognised given them."""
     masked = torch.ones_like(x, dtype=torch.bool) if masked is None else masked
     t = torch.ones(len(x), dtype=torch.float64, device=x.device) if t is None else t
     posterior = model.posterior(x, masked, t, generator)
-    model.logits(model.masking.hide(x, masked), t, posterior)
+
+    def answer(prior, context=None) -> Tensor:
+        z = posterior(prior, context)
+        return latents[len(posterior.latents) - 1] if latents else z
+
+    model.logits(model.masking.hide(x, masked), t, answer)
     return posterior
 
 
@@ -55,9 +63,14 @@ def joined(gaussians: list[Gaussian]) -> Gaussian:
     return Gaussian(*(torch.cat([part.flatten(1) for part in parts], 1) for parts in zip(*gaussians, strict=True)))
 
 
+def relative(r: Gaussian, p: Law) -> Gaussian:
+    """r in units of a Gaussian p."""
+    return Gaussian((r.mean - p.mean) * torch.exp(-p.log_std), r.log_std - p.log_std) if isinstance(p, Gaussian) else r
+
+
 def active_units(posterior: Posterior) -> int:
-    """Of a chain its vectors, else dimensions."""
-    means = joined(posterior.approximations).mean
+    """Dimensions whose mean moves with x, a mean that is told relative to a Gaussian prior; of a chain its vectors."""
+    means = joined([relative(*of) for of in zip(posterior.approximations, posterior.priors, strict=True)]).mean
     moves = means.var(0, correction=min(1, len(means) - 1)) > 0.01  # of one example: none
     if isinstance(r := posterior.approximations[0], Components):
         moves = moves.view(r.shape[1:]).any(-1)
@@ -84,7 +97,8 @@ def mutual_information(
     given, masks, times = (a.repeat_interleave(completions, 0) for a in (x_t.where(~masked, -1), seen, at))
     latents = "fixed" if whole else "fresh"
     others = sample(model, len(given), steps, latents=latents, given=given, resampled=0, generator=generator)
-    r = joined(encoded(model, others, masks, times, generator).approximations)
+    same = [part.repeat_interleave(completions, 0) for part in posterior.latents]
+    r = joined(encoded(model, others, masks, times, generator, same).approximations)
     own = joined(posterior.approximations).log_prob(z)
     log_r = r.log_prob(z.repeat_interleave(completions, 0)).view(len(x), completions)
     return own - torch.logsumexp(torch.cat([own[:, None], log_r], 1), 1) + math.log(completions + 1)

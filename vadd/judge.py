@@ -18,6 +18,7 @@ from vadd.data import Source
 from vadd.errors import InputError
 from vadd.metrics.classifier import image_classifier
 from vadd.metrics.fid import Extractor, inception
+from vadd.metrics.neighbours import MOST_NUMBERS
 
 if TYPE_CHECKING:
     from vadd.scorer import Scorer
@@ -28,6 +29,7 @@ SMALL = 64  # positions of an image that a hidden layer over all of them can jud
 MOST_POSITIONS = 256  # up to which pairs of positions and distances of pixels are looked at
 PAIRED = 20_000  # rows that enter mutual informations
 NEIGHBOURS = 2000  # rows that enter the nearest-neighbour measures, whose cost grows with the square
+FLOORS = 5  # sets of true data that a floor is the mean of
 TRAINING = 20_000_000  # tokens of the training text in which n-grams are looked for
 
 
@@ -120,12 +122,14 @@ class Law:
         rng = np.random.default_rng([self.num])
         measures = {"js": metrics.jensen_shannon, "tv": metrics.total_variation}
         floor = {name: metrics.sampling_floor(self.table, self.num, m, rng) for name, m in measures.items()}
-        return floor | mi_error(self.source, self.source.split("train")[::-1][: self.num], self.source.split("test"))
+        return floor | floor_of_mi_error(self.source, self.num, self.source.split("train")[::-1])
 
 
 @final
 class Columns:
-    """Of more than 256 positions only the single ones: pairs are too many, and pixels are no space to be near in.
+    """Of samples against held-out examples; the floor is of training examples, as many as samples or all there are. Of more
+    than 256 positions only the single ones: pairs are too many, and pixels are no space to be near in. Of tokens without an
+    order, of which points are one-hot, as many examples have neighbours as make a table of at most 2 GiB.
 
     `near`: nearest neighbours too. `lacking`: why there are no features of images that ask for them.
     """
@@ -138,20 +142,23 @@ class Columns:
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
         V, x = self.source.vocab_size, x[: self.num]
-        found = {"marginal_error": metrics.marginal_error(x, self.test, V)} | mi_error(self.source, x, self.train)
+        found = {"marginal_error": metrics.marginal_error(x, self.test, V)} | mi_error(self.source, x, self.test)
         if np.prod(self.source.shape) > MOST_POSITIONS:
             return found
         if np.prod(self.source.shape) > 1:
             found["pairwise_error"] = metrics.pairwise_error(x, self.test, V)
         if not self.near:
             return found
-        real, fake = (metrics.features(a[:NEIGHBOURS], V, self.source.ordered) for a in (self.test, x))
+        numbers = 1 if self.source.ordered else int(np.prod(self.source.shape)) * V
+        rows = min(NEIGHBOURS, MOST_NUMBERS // numbers)
+        real, fake = (metrics.features(a[:rows], V, self.source.ordered) for a in (self.test, x))
         if min(len(real), len(fake)) > 5:  # the measures look at five neighbours
             found |= metrics.neighbours(real, fake)
         return found
 
     def floor(self) -> dict[str, float]:
-        return self(np.random.default_rng(0).permutation(self.train)[: self.num])
+        train = np.random.default_rng(0).permutation(self.train)
+        return self(train[: self.num]) | floor_of_mi_error(self.source, self.num, train)
 
 
 @final
@@ -202,7 +209,7 @@ class Images:
         return self.measured(features, features)
 
     def floor(self) -> dict[str, float]:
-        return self.measured(self.true, self.others)
+        return self.measured(self.true, self.others[: self.num])
 
     def measured(self, features: np.ndarray, near: np.ndarray) -> dict[str, float]:
         found = {"fid": metrics.frechet_distance(self.train, features)}
@@ -273,3 +280,12 @@ def mi_error(source: Source, x: np.ndarray, data: np.ndarray) -> dict[str, float
         return {}
     n = min(len(x), len(data), PAIRED)
     return {"mi_error": metrics.pairwise_mi_error(x[:n], data[:n], source.vocab_size)}
+
+
+def floor_of_mi_error(source: Source, num: int, train: np.ndarray) -> dict[str, float]:
+    """That of as many training examples as enter it, a mean over up to FLOORS such sets: of two positions it is the error
+    of a single number, which may be anything down to nothing."""
+    test = source.split("test")
+    n = min(num, len(train), len(test), PAIRED)
+    found = [mi_error(source, train[k * n : (k + 1) * n], test) for k in range(min(FLOORS, len(train) // n))]
+    return {name: float(np.mean([of[name] for of in found])) for name in found[0]}

@@ -279,7 +279,13 @@ def table(of: Comparison, name: str, found: dict[str, list[dict]]) -> dict:
         if any(cell for cell, _ in cells):
             rows.append({"method": method, "cells": [in_table(cell, places, best) for cell, best in cells]})
     columns = [*of.steps, *(["∞"] if limits else [])]
-    about = {"name": name, "main": name in MAIN, "metric": metric, "level": caption(of, name, places)}
+    about = {
+        "fewer": fewer_at_infinity([e for of in found.values() for e in of]) if limits else None,
+        "name": name,
+        "main": name in MAIN,
+        "metric": metric,
+        "level": caption(of, name, places),
+    }
     return {**about, "columns": columns, "rows": rows}
 
 
@@ -287,6 +293,13 @@ def at_infinity(found: list[dict], name: str) -> dict | None:
     """A bound with tokens revealed one by one, T → ∞, over seeds."""
     measured = mean_over([(e.get(f"{name}_infinity") or {}).get("mean") for e in found])
     return measured and {"mean": measured[0], "se": measured[1]}
+
+
+def fewer_at_infinity(found: list[dict]) -> str | None:
+    """Of how many examples that bound is, where it is not all."""
+    few = {(e.get("nelbo_infinity", {}).get("examples"), e.get("used", {}).get("held_out")) for e in found}
+    told = [f"{n} of the {of}" for n, of in few if n and of and n < of]
+    return ", ".join(sorted(told)) or None
 
 
 def in_table(cell: dict | None, places: int, best: float | None) -> dict:
