@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import vadd
-from vadd import InputError, build
+from vadd import InputError, build, cli
 from vadd.cli import COMMANDS, main
 from vadd.config import Experiment
 from vadd.overrides import fields, override, spelled
@@ -634,3 +634,17 @@ def test_a_reader_that_goes_away_hears_no_complaint():
     os.close(write)
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_a_folder_of_the_name_of_a_tokenizer_is_not_it(tmp_path, monkeypatch):
+    (tmp_path / "characters").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.located(recipe("text.small")).source.tokenizer == "characters"
+    mine = override(recipe("text.small"), {"source.tokenizer": "mine"})
+    assert cli.located(mine).source.tokenizer == str(tmp_path / "mine")
+
+
+def test_a_number_larger_than_any_is_told():
+    with pytest.raises(InputError, match="seed"):
+        override(recipe("toy.coins"), {"seed": 10**400})

@@ -232,6 +232,22 @@ def test_a_measure_that_a_seed_lacks_is_left_out_and_one_in_a_dict_counts_by_its
     assert result["methods"]["vadd"]["train_seconds"] == 4
 
 
+def test_a_run_is_not_asked_what_it_thinks_of_its_own_samples(tmp_path):
+    judge = (tmp_path / "vadd-0").absolute()
+    of = override(tiny(), {"evaluation.scorer": str(judge)})
+    planned = plan(tiny(), ["vadd", "mdm"], 3)
+    runs = {
+        key: measured(opened(tmp_path / f"{key[0]}-{key[1]}", of), gen_ppl={"mean": 10.0 * key[1], "se": 0.1}, js=0.1)
+        for key, of in planned.items()
+    }
+    result = summary(of, runs, [])
+    assert result["methods"]["vadd"]["steps"]["1"]["gen_ppl"]["values"] == [10.0, 20.0]
+    assert result["methods"]["mdm"]["steps"]["1"]["gen_ppl"]["values"] == [0.0, 10.0, 20.0]
+    assert {t["metric"] for t in result["tests"]} == {"nelbo", "js"}
+    alone = summary(of, {key: run for key, run in runs.items() if key[1] == 0}, [])
+    assert "gen_ppl" not in alone["methods"]["vadd"]["steps"]["1"]
+
+
 def test_a_method_with_changes_is_compared_under_its_whole_name(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_all", lambda work, jobs, lock: [measured(run) for run in work])
     compare(tiny(), methods=["vadd", "vadd,latent.dim=4,train.batch=64"], seeds=1, out=tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import everything, generator, small_model
 
-from vadd import Gaussian, InputError
+from vadd import Gaussian, InputError, MaskedDiffusion, Masking
 from vadd.diagnostics import active_units, encoded, mutual_information, times_of_bucket, unused, usage
 from vadd.evaluate import collapse, used_at
 from vadd.metrics import energy_test
@@ -55,6 +55,38 @@ def test_mutual_information_is_that_of_the_token_that_z_tells_and_zero_where_it_
     for found in by_t.values():
         assert found["kl"] == pytest.approx(sum(found["kl_each"]), rel=1e-5)
         assert found["kl"] > found["mutual_information"]  # KL(r ‖ p) bounds the information
+
+
+def test_a_ladder_whose_posterior_is_its_prior_tells_nothing():
+    """The second latent's prior follows the first, which is noise: neither it nor its mean has to do with x."""
+
+    class Ladder(torch.nn.Module):
+        latents, prior_reads_state = ((1,), (1,)), True
+
+        def __init__(self):
+            super().__init__()
+            self.out = torch.nn.Parameter(torch.zeros(3))
+
+        def forward(self, x_t, t, draw, at=None):
+            zeros = torch.zeros(len(x_t), 1)
+            draw((10 * draw((zeros, zeros), zeros), zeros), zeros)
+            logits = self.out.expand(*x_t.shape, 3)
+            return logits if at is None else logits[at]
+
+    class Nothing(torch.nn.Module):
+        features = 2
+
+        def forward(self, x, masked, t):
+            return torch.zeros(len(x), 2)
+
+    model, x = (
+        MaskedDiffusion((2,), Masking(3), Ladder(), Nothing()),
+        torch.randint(3, (300, 2), generator=generator(1)),
+    )
+    assert encoded(model, x, generator=generator(2)).kl.abs().max() < 1e-5
+    assert active_units(encoded(model, x, generator=generator(2))) == 0
+    hidden, t = torch.full_like(x, 3), torch.ones(300, dtype=torch.float64)
+    assert mutual_information(model, x, hidden, t, generator=generator(3)).abs().max() < 1e-4
 
 
 def test_a_persistent_latent_is_told_with_everything_masked_whatever_is_visible():

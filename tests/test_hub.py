@@ -230,6 +230,21 @@ def test_a_run_comes_back_from_the_hub_by_its_name(pets, tmp_path, monkeypatch):
     assert (tmp_path / "x.csv").read_text().startswith("pet,size\n")
 
 
+def test_a_download_that_was_broken_off_is_begun_again(pets, tmp_path, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    made, part = hub.export(pets, tmp_path / "pets"), tmp_path / "part"
+    part.mkdir()
+    (part / "config.json").write_bytes((made / "config.json").read_bytes())
+
+    def snapshot(name, *, allow_patterns, local_files_only=False):
+        return str(part if local_files_only else made)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "reach", lambda: None)
+    assert hub.folder("somebody/pets") == made
+
+
 def test_without_the_package_of_the_hub_a_missing_run_is_told_as_such(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -1,6 +1,7 @@
 """Images are judged in features: by which, from how many samples, and beside which floor."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,6 +144,34 @@ def test_without_labels_there_are_no_features_and_it_is_said_why():
     with pytest.raises(InputError, match="no labels to train a classifier on; take the extractor none, or inception"):
         judges(Unlabelled(), 100, "classifier")
     assert [type(judge) for judge in judges(Static(), 100)] == [Columns, Images]
+
+
+def test_a_floor_is_of_other_data_than_it_is_measured_against():
+    """Of mutual informations on digits: training data against held-out data, and not against itself."""
+    source = build.source(recipe("image.digits").source)
+    judge = judges(source, 2000, "none")[0]
+    other = judge(source.split("valid"))["mi_error"]
+    assert other / 2 < judge.floor()["mi_error"] < other * 2
+
+
+@pytest.mark.parametrize("num", [40, 150])
+def test_a_floor_has_as_many_examples_as_there_are_samples(num):
+    """Of few samples even true ones leave much of the data uncovered."""
+    judge = judges(Bars(), num)[1]
+    true = judge(np.random.default_rng(1).permutation(Bars().split("train"))[:num])
+    assert judge.floor()["coverage"] == pytest.approx(true["coverage"], abs=0.12)
+
+
+def test_of_a_large_vocabulary_fewer_examples_have_neighbours(monkeypatch):
+    source = build.source(recipe("image.digits").source)
+    source.ordered = False
+    judge = judges(source, 400, "none")[0]
+    found = {}
+    for rows in (10, 5, 400):
+        monkeypatch.setattr(sys.modules["vadd.judge"], "MOST_NUMBERS", rows * 64 * source.vocab_size)
+        found[rows] = judge.floor()
+    assert found[10]["coverage"] != found[400]["coverage"]
+    assert "coverage" not in found[5]
 
 
 def test_none_asks_for_no_features():

@@ -1,5 +1,6 @@
 """Training: exact resumption, the order of the data, and that everything is trained."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from vadd.objective import persistent
 from vadd.overrides import override
 from vadd.recipes import recipe, with_method
 from vadd.run import Run
-from vadd.train import Batches, fit, labels_of
+from vadd.train import Batches, Training, fit, labels_of
 
 SMALL = {"network": MLP(width=16, blocks=1, embedding=4, dropout=0.1)}
 
@@ -212,6 +213,25 @@ def test_every_parameter_is_trained(tmp_path, method):
     for name in before:
         alone = ".group." in name and len(before[name]) == 1  # two tokens of a chain are one group: nothing to choose
         assert alone or not torch.equal(before[name], after[name]), f"{name} never moved"
+
+
+@pytest.mark.parametrize("method", ["vadd", "vadd-plus", "vadd-chain"])
+def test_weight_decay_spares_a_learned_prior(tmp_path, method):
+    """It would draw a mixture to N(0, I), and the components of tokens into one."""
+    experiment = small(method, weight_decay=1.0)
+    of = Training(Run.create(tmp_path / "run", experiment), build.model(experiment, (2,), 2), *2 * [np.zeros((4, 2))])
+    groups = of.configure_optimizers()["optimizer"].param_groups
+    spared = [p for group in groups if not group["weight_decay"] for p in group["params"]]
+    prior = of.model.denoiser.prior
+    assert {id(p) for p in spared} == {id(p) for p in prior.parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(list(of.model.parameters()))
+
+
+def test_a_copy_of_the_training_shares_its_data(tmp_path):
+    """The average of weights is of a copy; a corpus is a file that may be larger than memory."""
+    experiment, data = small(), np.zeros((4, 2))
+    of = Training(Run.create(tmp_path / "run", experiment), build.model(experiment, (2,), 2), data, data)
+    assert copy.deepcopy(of).of.data is data
 
 
 def test_the_persistent_objective_is_trained_at_the_numbers_of_steps_that_its_setting_names(tmp_path, monkeypatch):

@@ -121,7 +121,8 @@ def train(
             if not (resume or at.begun):
                 at.discard()
             raise
-    print(f"trained {run}")
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the first process, of several
+        print(f"trained {run}")
 
 
 def sample(
@@ -409,10 +410,14 @@ COMMANDS = {
 
 def located(experiment: Experiment) -> Experiment:
     """The experiment as a run keeps it: with absolute paths of what is the user's, to be found from other folders too."""
+    from vadd.data.tokenizer import NAMES
+
     known = fields(experiment)
     places = ("source.path", "source.root", "source.tokenizer", "evaluation.scorer", "evaluation.extractor_weights")
     given = {name: known[name][0] for name in places if name in known and known[name][0]}
-    # What is no file is a name, of a tokenizer or a scorer.
+    if "source.tokenizer" in given and given["source.tokenizer"] in NAMES:
+        del given["source.tokenizer"]  # though a folder here be called so
+    # What is no file is a name, of a scorer.
     return override(experiment, {name: str(Path(of).absolute()) for name, of in given.items() if Path(of).exists()})
 
 

@@ -134,7 +134,10 @@ def folder(name: str | Path) -> Path:
         ) from None
     try:
         try:
-            return Path(hub.snapshot_download(str(name), allow_patterns=FILES, local_files_only=True))
+            found = Path(hub.snapshot_download(str(name), allow_patterns=FILES, local_files_only=True))
+            if (found / "config.json").exists() and (found / "model.safetensors").exists():
+                return found
+            raise FileNotFoundError(found)  # a download that was broken off
         except Exception:  # not in the cache; the package raises several kinds
             reach()
             return Path(hub.snapshot_download(str(name), allow_patterns=FILES))

@@ -108,7 +108,7 @@ def told(value: object) -> str:
     try:
         float(value)
         return str(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return reprlib.repr(value)
 
 

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning
 import numpy as np
@@ -32,6 +33,7 @@ from vadd.errors import InputError, too_large
 from vadd.fitted import refit
 from vadd.likelihood import nelbo
 from vadd.masking import stratified_times
+from vadd.nn.layers import LearnedPrior
 from vadd.objective import delbo, iw_delbo, iw_persistent, kl_weight, persistent, reweighted, step_aware
 from vadd.run import Run, atomic
 
@@ -78,20 +80,31 @@ class Batches:
         return self.order[place]
 
 
+class Shared(NamedTuple):
+    """Data that a copy of the training has in common with it: the corpus may be a mapped file, larger than memory."""
+
+    data: np.ndarray
+    held_out: np.ndarray
+    labels: torch.Tensor | None
+
+    def __deepcopy__(self, memo) -> "Shared":
+        return self
+
+
 class Training(lightning.LightningModule):
     """The model under one experiment: which terms, at which times, with which weight; and what is logged."""
 
     def __init__(self, run: Run, model, train: np.ndarray, valid: np.ndarray, labels: np.ndarray | None = None):
         super().__init__()
-        self.labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-        self.run, self.model, self.data, self.held_out = run, model, train, valid
+        labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+        self.run, self.model, self.of = run, model, Shared(train, valid, labels)
         self.experiment = run.experiment
         self.window: dict[str, list[float]] = defaultdict(list)
         self.seconds, self.started = 0.0, time.perf_counter()
 
     def on_fit_start(self) -> None:
         batch, place = self.experiment.train.batch, {"rank": self.global_rank, "world": self.trainer.world_size}
-        self.batches = Batches(self.data, batch, self.experiment.seed, **place)
+        self.batches = Batches(self.of.data, batch, self.experiment.seed, **place)
         self.started = time.perf_counter()
 
     def training_step(self, _, __) -> torch.Tensor:
@@ -109,9 +122,9 @@ class Training(lightning.LightningModule):
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         labels = None
-        if self.labels is not None:
+        if self.of.labels is not None:
             hidden = torch.rand(len(x), generator=noise) < HIDDEN
-            labels = self.labels[self.batches.rows(step)].masked_fill(hidden, self.model.classes).to(self.device)
+            labels = self.of.labels[self.batches.rows(step)].masked_fill(hidden, self.model.classes).to(self.device)
         if of.kind == "ar":
             loss = -self.model.log_prob(x).flatten(1).sum(1)
             named = {"nll": loss}
@@ -148,7 +161,7 @@ class Training(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's EMA callback has put the averaged weights in place: these are what will be saved."""
-        few, seed = torch.from_numpy(self.held_out).long().to(self.device), seed_of(self.experiment.seed, VALIDATION)
+        few, seed = torch.from_numpy(self.of.held_out).long().to(self.device), seed_of(self.experiment.seed, VALIDATION)
         latents = "fixed" if self.experiment.objective.kind == "persistent" else "fresh"
         values = {}
         for name, steps in {"nelbo_1": 1, "nelbo_16": 16}.items() if self.model.has_steps else {"nll": 1}.items():
@@ -185,9 +198,11 @@ class Training(lightning.LightningModule):
 
     def configure_optimizers(self):
         of = self.experiment.train
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=of.lr, betas=of.betas, weight_decay=of.weight_decay, fused=True
-        )
+        priors = [prior for prior in self.model.modules() if isinstance(prior, LearnedPrior) and of.weight_decay]
+        free = {p: None for prior in priors for p in prior.parameters()}  # decay would draw them to N(0, I)
+        groups = [{"params": [p for p in self.model.parameters() if p not in free]}]
+        groups += [{"params": list(free), "weight_decay": 0.0}] if free else []
+        optimizer = torch.optim.AdamW(groups, lr=of.lr, betas=of.betas, weight_decay=of.weight_decay, fused=True)
 
         def factor(step: int) -> float:
             if step < of.lr_warmup:
@@ -220,7 +235,7 @@ class Training(lightning.LightningModule):
             if not quiet:
                 print("fitting the prior to z of the training examples", flush=True)
             noise = torch.Generator().manual_seed(seed_of(self.experiment.seed, PRIOR))
-            fitted = refit(self.model, torch.from_numpy(self.data), self.experiment.latent.fitted, noise)
+            fitted = refit(self.model, torch.from_numpy(self.of.data), self.experiment.latent.fitted, noise)
         save_weights(self.run, self.model)
         if self.fits:
             seconds = round(self.seconds + time.perf_counter() - self.started, 3)
@@ -236,8 +251,8 @@ class Training(lightning.LightningModule):
 
 
 class Record(Callback):
-    """The `train` lines of metrics.jsonl: means over the steps since the last. A callback, so that the window is written
-    and emptied before a checkpoint of the same step is saved."""
+    """The `train` lines of metrics.jsonl: means over the steps since the last, of several devices the first's share. A
+    callback, so that the window is written and emptied before a checkpoint of the same step is saved."""
 
     def on_train_batch_end(self, trainer, training, *_) -> None:
         of, step = training.experiment.train, trainer.global_step
@@ -357,7 +372,9 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     training = Training(run, model, source.split("train"), source.split("valid")[:500], labels)
     checkpoints = Checkpoints(run, of.checkpoint_every)
     callbacks: list[Callback] = [
-        WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(of.ema)),
+        WeightAveraging(
+            device=where, multi_avg_fn=get_ema_multi_avg_fn(of.ema)
+        ),  # it would be made before the move there
         Record(),
         checkpoints,
     ]

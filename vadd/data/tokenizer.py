@@ -30,7 +30,7 @@ from vadd.data.hub import endpoint, file, package, reason
 from vadd.data.source import text_of
 from vadd.errors import InputError
 
-__all__ = ["PUBLISHED", "Bytes", "Characters", "Subwords", "Tokenizer", "folder", "published", "restored"]
+__all__ = ["NAMES", "PUBLISHED", "Bytes", "Characters", "Subwords", "Tokenizer", "folder", "published", "restored"]
 
 MISSING = "\N{REPLACEMENT CHARACTER}"
 END = "<|endoftext|>"
@@ -226,6 +226,8 @@ PUBLISHED = {
     ),
 }
 
+NAMES = ("characters", "bytes", "bpe", *PUBLISHED)
+
 
 def published(name: str, root: str | None) -> Subwords:
     """gpt2 or bert-base-uncased from where data are, or the Hub.
@@ -269,7 +271,7 @@ def folder(path: str | Path, name: str = "") -> Subwords:
     path = Path(path).expanduser()
     name = name or path.absolute().name
     if not path.is_dir():
-        known = ", ".join(["characters", "bytes", "bpe", *PUBLISHED])
+        known = ", ".join(NAMES)
         raise InputError(
             f"tokenizer must be one of {known} or the folder of one, got {str(path)!r}, which is no folder"
         )
@@ -283,7 +285,9 @@ def folder(path: str | Path, name: str = "") -> Subwords:
     if model is None:
         transformers = package("transformers", f"the tokenizer in {path}, which has none of the simple forms,")
         try:
-            model = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer
+            model = transformers.AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            ).backend_tokenizer
         except Exception as error:
             raise InputError(
                 f"found no tokenizer in {path} ({reason(error)}); it should have a tokenizer.json, a vocab.json and "
