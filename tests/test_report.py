@@ -12,7 +12,7 @@ from matplotlib.image import imread, imsave
 from rich.console import Console
 
 from vadd import figures
-from vadd.comparison import Comparison, about_budget, summary
+from vadd.comparison import Comparison, about_budget, fewer_at_infinity, summary
 from vadd.config import BitsSource, Experiment, PlaneSource
 from vadd.errors import InputError
 from vadd.report import differences, print_comparison, report
@@ -437,3 +437,9 @@ def test_report_does_without_torch():
         "build.source(config.BitsSource(name='ising', length=4)); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_it_is_told_where_the_limit_of_many_steps_is_of_fewer_examples():
+    few, all_of = ({"nelbo_infinity": {"examples": n}, "used": {"held_out": 400}} for n in (41, 400))
+    assert fewer_at_infinity([few, all_of, few]) == "41 of the 400"
+    assert fewer_at_infinity([all_of, {"used": {"held_out": 9}}]) is None

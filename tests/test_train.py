@@ -231,7 +231,7 @@ def test_a_copy_of_the_training_shares_its_data(tmp_path):
     """The average of weights is of a copy; a corpus is a file that may be larger than memory."""
     experiment, data = small(), np.zeros((4, 2))
     of = Training(Run.create(tmp_path / "run", experiment), build.model(experiment, (2,), 2), data, data)
-    assert copy.deepcopy(of).of.data is data
+    assert copy.deepcopy(of).examples.data is data
 
 
 def test_the_persistent_objective_is_trained_at_the_numbers_of_steps_that_its_setting_names(tmp_path, monkeypatch):

@@ -268,7 +268,7 @@ def evaluate(
             f"--zero-shot-root {zero_shot_root} is where texts are that --zero-shot names; name some, e.g. ptb"
         )
     of, _ = opened(run)
-    from vadd.comparison import about_data
+    from vadd.comparison import about_data, fewer_at_infinity
     from vadd.evaluate import evaluate as measured
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
@@ -279,8 +279,8 @@ def evaluate(
     print(measurements(result))
     if said := about_data(result):
         print(said)
-    if of_fewer := few_at_infinity(result):
-        print(of_fewer)
+    if fewer := fewer_at_infinity([result]):
+        print(f"∞: only of {fewer} held-out examples")
     if "scorer" in result:
         print(f"gen_ppl is under {result['scorer']}")
     if "zero_shot" in result:
@@ -539,14 +539,6 @@ def measurements(result: dict) -> str:
     names = sorted({name: None for of in shown.values() for name in of}, key=lambda name: not name.startswith("nelbo"))
     rows = [["" if of.get(name) is None else f"{of[name]:.4g}" for of in shown.values()] for name in names]
     return aligned([["steps", *shown], *([name, *row] for name, row in zip(names, rows, strict=True))])
-
-
-def few_at_infinity(result: dict) -> str | None:
-    """What to know of the column ∞ where not all examples are in it."""
-    few, all_of = result.get("nelbo_infinity", {}).get("examples"), result["used"]["held_out"]
-    return (
-        f"∞ is of {few} of the {all_of} examples: there each token is a network call" if few and few < all_of else None
-    )
 
 
 def of_controls(result: dict) -> str:

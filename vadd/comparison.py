@@ -19,6 +19,7 @@ __all__ = [
     "about_tests",
     "counted",
     "duration",
+    "fewer_at_infinity",
     "fixed",
     "includes_zero",
     "minus",
@@ -265,6 +266,13 @@ def about_budget(of: Comparison) -> str:
             f"Compute is equal, counted in training time: every method took what steps fit in that of the first{done}."
         )
     return ""
+
+
+def fewer_at_infinity(evaluations: list[dict]) -> str | None:
+    """Of how many examples the bound in the limit of many steps is, where not of all."""
+    found = {(e.get("nelbo_infinity", {}).get("examples"), e.get("used", {}).get("held_out")) for e in evaluations}
+    told = [f"{n} of the {of}" for n, of in found if n and of and n < of]
+    return ", ".join(sorted(told)) or None
 
 
 def about_data(measured: dict) -> str:

@@ -26,6 +26,7 @@ from vadd.comparison import (
     about_tests,
     counted,
     duration,
+    fewer_at_infinity,
     fixed,
     includes_zero,
     minus,
@@ -293,13 +294,6 @@ def at_infinity(found: list[dict], name: str) -> dict | None:
     """A bound with tokens revealed one by one, T → ∞, over seeds."""
     measured = mean_over([(e.get(f"{name}_infinity") or {}).get("mean") for e in found])
     return measured and {"mean": measured[0], "se": measured[1]}
-
-
-def fewer_at_infinity(found: list[dict]) -> str | None:
-    """Of how many examples that bound is, where it is not all."""
-    few = {(e.get("nelbo_infinity", {}).get("examples"), e.get("used", {}).get("held_out")) for e in found}
-    told = [f"{n} of the {of}" for n, of in few if n and of and n < of]
-    return ", ".join(sorted(told)) or None
 
 
 def in_table(cell: dict | None, places: int, best: float | None) -> dict:

@@ -80,14 +80,14 @@ class Batches:
         return self.order[place]
 
 
-class Shared(NamedTuple):
+class Examples(NamedTuple):
     """Data that a copy of the training has in common with it: the corpus may be a mapped file, larger than memory."""
 
     data: np.ndarray
     held_out: np.ndarray
     labels: torch.Tensor | None
 
-    def __deepcopy__(self, memo) -> "Shared":
+    def __deepcopy__(self, memo) -> "Examples":
         return self
 
 
@@ -97,14 +97,14 @@ class Training(lightning.LightningModule):
     def __init__(self, run: Run, model, train: np.ndarray, valid: np.ndarray, labels: np.ndarray | None = None):
         super().__init__()
         labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-        self.run, self.model, self.of = run, model, Shared(train, valid, labels)
+        self.run, self.model, self.examples = run, model, Examples(train, valid, labels)
         self.experiment = run.experiment
         self.window: dict[str, list[float]] = defaultdict(list)
         self.seconds, self.started = 0.0, time.perf_counter()
 
     def on_fit_start(self) -> None:
         batch, place = self.experiment.train.batch, {"rank": self.global_rank, "world": self.trainer.world_size}
-        self.batches = Batches(self.of.data, batch, self.experiment.seed, **place)
+        self.batches = Batches(self.examples.data, batch, self.experiment.seed, **place)
         self.started = time.perf_counter()
 
     def training_step(self, _, __) -> torch.Tensor:
@@ -122,9 +122,11 @@ class Training(lightning.LightningModule):
         options = {"kl_weight": weight, "generator": noise}
         place = {"rank": self.global_rank, "world": self.trainer.world_size, "device": self.device}
         labels = None
-        if self.of.labels is not None:
+        if self.examples.labels is not None:
             hidden = torch.rand(len(x), generator=noise) < HIDDEN
-            labels = self.of.labels[self.batches.rows(step)].masked_fill(hidden, self.model.classes).to(self.device)
+            labels = (
+                self.examples.labels[self.batches.rows(step)].masked_fill(hidden, self.model.classes).to(self.device)
+            )
         if of.kind == "ar":
             loss = -self.model.log_prob(x).flatten(1).sum(1)
             named = {"nll": loss}
@@ -161,7 +163,10 @@ class Training(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's EMA callback has put the averaged weights in place: these are what will be saved."""
-        few, seed = torch.from_numpy(self.of.held_out).long().to(self.device), seed_of(self.experiment.seed, VALIDATION)
+        few, seed = (
+            torch.from_numpy(self.examples.held_out).long().to(self.device),
+            seed_of(self.experiment.seed, VALIDATION),
+        )
         latents = "fixed" if self.experiment.objective.kind == "persistent" else "fresh"
         values = {}
         for name, steps in {"nelbo_1": 1, "nelbo_16": 16}.items() if self.model.has_steps else {"nll": 1}.items():
@@ -235,7 +240,7 @@ class Training(lightning.LightningModule):
             if not quiet:
                 print("fitting the prior to z of the training examples", flush=True)
             noise = torch.Generator().manual_seed(seed_of(self.experiment.seed, PRIOR))
-            fitted = refit(self.model, torch.from_numpy(self.of.data), self.experiment.latent.fitted, noise)
+            fitted = refit(self.model, torch.from_numpy(self.examples.data), self.experiment.latent.fitted, noise)
         save_weights(self.run, self.model)
         if self.fits:
             seconds = round(self.seconds + time.perf_counter() - self.started, 3)
@@ -372,9 +377,7 @@ def fit(run: Run, *, resume: bool = False, quiet: bool = False) -> None:
     training = Training(run, model, source.split("train"), source.split("valid")[:500], labels)
     checkpoints = Checkpoints(run, of.checkpoint_every)
     callbacks: list[Callback] = [
-        WeightAveraging(
-            device=where, multi_avg_fn=get_ema_multi_avg_fn(of.ema)
-        ),  # it would be made before the move there
+        WeightAveraging(where, multi_avg_fn=get_ema_multi_avg_fn(of.ema)),  # it is made before the model is moved there
         Record(),
         checkpoints,
     ]
