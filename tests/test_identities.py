@@ -615,6 +615,18 @@ def test_an_untrained_model_is_uniform(cosines):
     )
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dim", [0, 3])
+def test_the_time_is_not_read_where_it_is_not_to_be(dim):
+    for time in (True, False):
+        model = MLPDenoiser((2, 2), 5, dim, width=8, blocks=1, time=time)
+        for k, p in enumerate(model.parameters()):
+            p.add_(0.2 * torch.randn(p.shape, generator=generator(k)))
+        x_t, draw = torch.full((3, 2, 2), 5), lambda prior: torch.ones(3, dim)
+        early, late = (model(x_t, torch.full((3,), t), draw) for t in (0.3, 0.9))
+        assert torch.equal(early, late) is not time
+
+
 def test_levels_that_are_close_start_alike_and_categories_do_not():
     with torch.random.fork_rng():
         torch.manual_seed(0)

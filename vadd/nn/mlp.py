@@ -83,8 +83,8 @@ class MLPDenoiser(nn.Module):
     if that is 0; with `prior` "state" `slots` times (a ladder; once, if that is 0). It is read through a layer of `hidden`
     widths, or, with 0, by one map.
 
-    z, t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that the untrained
-    model is uniform; with `cosines` it is also a `Series` of so many.
+    z, with `time` t, with `steps` T and with `classes` the class modulate every block. The output starts at zero, so that
+    the untrained model is uniform; with `cosines` it is also a `Series` of so many.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class MLPDenoiser(nn.Module):
         levels: bool = False,
         cosines: int = 0,
         dropout: float = 0.0,
+        time: bool = True,
         steps: bool = False,
         prior: str = "standard",
         slots: int = 0,
@@ -115,7 +116,8 @@ class MLPDenoiser(nn.Module):
             self.latents = ((slots, latent_dim) if slots else (latent_dim,),) if latent_dim else ()
         length, condition, hidden = math.prod(shape), width // 2, round(hidden * width)
         self.embed = Tokens(vocab_size, embedding, levels)
-        self.time = numbers(condition)
+        self.time = numbers(condition) if time else None
+        self.condition = condition
         self.reads_steps, self.prior_reads_state = steps, bool(latent_dim) and prior == "state"
         self.chain = bool(latent_dim) and prior == "chain"
         self.classes = classes
@@ -149,7 +151,8 @@ class MLPDenoiser(nn.Module):
         steps: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        condition, rungs = self.time(t), None
+        rungs = None
+        condition = self.time(t) if self.time else x_t.new_zeros(len(x_t), self.condition, dtype=t.dtype)
         if self.reads_steps:
             condition += self.steps(log_steps(steps))
         if self.classes:
@@ -170,8 +173,7 @@ class MLPRecognition(nn.Module):
     """(x, M) -> features (B, width). Each position gives the embedding of its token plus that of its mask bit.
 
     The time is not read: M tells all that x_t adds to x. T is, with `steps`, in each block, or, not `modulated`, where the
-    blocks begin. (`slots`, `cosines`
-    and `classes` are the denoiser's: x tells its class.)
+    blocks begin. (`slots`, `cosines`, `time` and `classes` are the denoiser's: x tells its class.)
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class MLPRecognition(nn.Module):
         levels: bool = False,
         cosines: int = 0,
         dropout: float = 0.0,
+        time: bool = True,
         steps: bool = False,
         slots: int = 0,
         classes: int = 0,

@@ -41,6 +41,7 @@ METHODS: dict[str, dict[str, object]] = {
         "objective.kind": "persistent",
         "objective.particles": 1,
         "sampling.latents": "fixed",
+        "network.time": False,
         "network.steps": True,
         "latent.prior": "mixture",
         "latent.fitted": 2048,
@@ -83,7 +84,7 @@ def named(name: str, experiment: Experiment) -> dict[str, object]:
     has the prior that suits it: that of PLUS, or else a mixture, which an MLP fits again after training (other networks
     would take long to read so many examples)."""
     plus, kind = name == "vadd-plus", experiment.network.kind
-    suits = {"network.near": kind == "dit", "latent.fitted": kind == "mlp" or not plus}
+    suits = {"network.near": kind == "dit", "network.time": kind != "unet", "latent.fitted": kind == "mlp" or not plus}
     sets = METHODS[PLUS.get(experiment.source.kind, name) if plus else name]
     return {field: value for field, value in sets.items() if suits.get(field, True)}
 
