@@ -171,7 +171,7 @@ class MLP(Frozen):
         0, description="above 0, tokens are quantities, and logits are also a series of so many cosines of the level"
     )
     dropout: float = Field(0.0, ge=0, lt=1)
-    time: bool = Field(True, description="the denoiser reads t, which what is masked tells as well")
+    time: bool = Field(True, description="the denoiser reads t")
     steps: bool = Field(False, description="where the objective is of a sampler of T steps, networks read T")
     classes: Size = Field(0, description="above 0, the denoiser reads which of that many classes an example is of")
 
