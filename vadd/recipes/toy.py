@@ -72,7 +72,7 @@ def circles() -> Experiment:
 
 
 def gaussians() -> Experiment:
-    return plane("gaussians", "eight blobs on a ring", "JS in 1 step: vadd-plus .004, mdm .197")
+    return plane("gaussians", "eight blobs on a ring", "JS in 1 step: vadd-plus .005, mdm .197")
 
 
 def moons() -> Experiment:
@@ -83,7 +83,7 @@ def pinwheel() -> Experiment:
     return plane(
         "pinwheel",
         "bent arms around a centre",
-        "JS in 1 step: vadd-plus .004, mdm .256",
+        "JS in 1 step: vadd-plus .003, mdm .256",
         latent=4,
         steps=12_000,
         cosines=8,
