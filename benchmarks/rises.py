@@ -1,10 +1,11 @@
-"""How a bound goes with the number of steps: nelbo(T) of trained runs, each T on the same examples, paths and particles.
+"""How a bound goes with the number of steps: nelbo(T) of trained runs, by the same examples, paths and random numbers.
 
     python benchmarks/rises.py RUN ... [--steps 1 2 5 10 50] [--examples 16000]
 
 For each run nelbo at each T, where the law is known less -log p, in nats (± standard error over examples), and by how much
 it differs from each T to each larger one (± the error of the difference, smaller than that of either). Of several runs also
-the means, with the errors over runs.
+the means, with the errors over runs: these leave out the chance of examples and paths, which all runs share. Examples are
+the first of the held-out ones.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5, 10, 50])
     arguments.add_argument("--examples", type=int, default=16_000)
     asked = arguments.parse_args()
+    asked.steps = sorted(set(asked.steps))
     found = []
     for path in asked.runs:
         found.append(nats(Run.open(path), asked.steps, asked.examples))

@@ -295,6 +295,13 @@ def test_what_is_recommended_for_text_is_the_chain_by_another_name():
     assert of_a_unet == {"latent.fitted"}
 
 
+def test_the_time_is_read_by_all_mlps_but_those_of_the_plane():
+    for name, reads in (("toy.moons", False), ("image.digits", True), ("toy.coins", True)):
+        model = build.model(with_method(recipe(name), "vadd-plus"), (2,), 4)
+        assert (model.denoiser.time is not None) == reads
+    assert build.model(with_method(recipe("toy.moons"), "mdm"), (2,), 4).denoiser.time is not None
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "changes"),
     [

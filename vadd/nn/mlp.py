@@ -152,7 +152,7 @@ class MLPDenoiser(nn.Module):
         labels: Tensor | None = None,
     ) -> Tensor:
         rungs = None
-        condition = self.time(t) if self.time else x_t.new_zeros(len(x_t), self.condition, dtype=t.dtype)
+        condition = self.time(t) if self.time is not None else x_t.new_zeros(len(x_t), self.condition, dtype=t.dtype)
         if self.reads_steps:
             condition += self.steps(log_steps(steps))
         if self.classes:
