@@ -121,7 +121,8 @@ class MaskedDiffusion(nn.Module):
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
         self.latents = latents
-        # Networks are told the next T that was `taught`, the largest above all and wherever there is no z; T, if none was.
+        # Networks are told the next T that was `taught`, the largest above all, of those with z where there is z, of all where
+        # there is none; T, if none was.
         self.steps, self.until = 1, until
         self.register_buffer("taught", torch.tensor(sorted(taught), dtype=torch.float32), persistent=False)
         self.labels, self.guidance = None, 0.0
@@ -168,7 +169,8 @@ class MaskedDiffusion(nn.Module):
             if num := len(self.taught):
                 steps = self.taught[torch.bucketize(steps, self.taught).clamp(max=num - 1)]
                 if self.until:
-                    steps = steps.masked_fill(self._silent(), self.taught[-1])
+                    most = self.taught[: max(1, int((self.taught <= self.until).sum()))][-1]
+                    steps = steps.clamp(max=most).masked_fill(self._silent(), self.taught[-1])
             said["steps"] = steps if len(steps) == 1 else steps.expand(rows)
         if classes := getattr(network, "classes", 0):
             said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
