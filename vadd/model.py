@@ -121,8 +121,8 @@ class MaskedDiffusion(nn.Module):
             raise InputError(f"a denoiser with latents {denoiser.latents} needs a recognition model, got None")
         self.shape, self.masking, self.sees_mask = tuple(shape), masking, sees_mask
         self.latents = latents
-        # Networks are told the next T that was `taught`, the largest above all, of those with z where there is z, of all where
-        # there is none; T, if none was.
+        # Networks are told the next T that was `taught`, or the largest, of those with z where there is one; where there is
+        # none, the largest of all; T, if none was taught.
         self.steps, self.until = 1, until
         self.register_buffer("taught", torch.tensor(sorted(taught), dtype=torch.float32), persistent=False)
         self.labels, self.guidance = None, 0.0

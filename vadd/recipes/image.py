@@ -18,8 +18,8 @@ __all__ = ["cifar10", "cifar10_paper", "cifar10_small", "digits", "mnist", "mnis
 
 def digits() -> Experiment:
     """1,297 images to learn from: a strong weight decay, under which logits are little more than a series of cosines, is
-    worth 2 nats to masked diffusion. z up to 1,000 steps, more than pixels; the part of the training that has none, at 1,024,
-    keeps what is made of z from being learned by heart, as do dropout and a low rate of learning, by which masked
+    worth 2 nats to masked diffusion. z up to 1,000 steps, more than pixels; the part of the training that has none, at
+    1,024, keeps what is made of z from being learned by heart, as do dropout and a low rate of learning, by which masked
     diffusion gains too."""
     return Experiment(
         recipe="image.digits",
