@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vadd"
-METHOD = ["errors", "schedule", "noise", "masking", "latent", "model", "objective", "likelihood", "fitted"]
+METHOD = ["errors", "schedule", "noise", "order", "masking", "latent", "model", "objective", "likelihood", "fitted"]
 METHOD += ["sample", "autoregressive", "samplers", "grid"]
 
 

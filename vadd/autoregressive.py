@@ -135,7 +135,19 @@ def require_beginnings(given: Int[Tensor, "num L"]) -> None:
 
 
 @sample.register(Autoregressive)
-def _(model, num, steps=1, *, step=None, grid=None, latents=None, latent_temperature=None, resampled=0, **options):
+def _(
+    model,
+    num,
+    steps=1,
+    *,
+    step=None,
+    grid=None,
+    order=None,
+    latents=None,
+    latent_temperature=None,
+    resampled=0,
+    **options,
+):
     return model.sample(num, **options)
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from vadd import __version__, build
 from vadd.arguments import call, columns
-from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Proposal, Sampler, Train
+from vadd.config import MANY, MOST_STEPS, Experiment, Grid, Latents, Order, Proposal, Sampler, Train
 from vadd.errors import InputError, too_large
 from vadd.overrides import fields, override
 from vadd.recipes import METHODS, RECIPES, default_seeds, named, parsed, with_method
@@ -48,6 +48,7 @@ Out = Annotated[
 ]
 LatentsGiven = Annotated[Latents | None, Field(description="z a step, sample, batch; or a control")]
 GridGiven = Annotated[Grid | None, Field(description="times of the steps; learned: measured by vadd evaluate")]
+OrderGiven = Annotated[Order | None, Field(description="of positions; spread: far from each other in each step")]
 SamplerGiven = Annotated[
     Sampler | None, Field(description="which tokens a step reveals; first-hitting: one, until all are")
 ]
@@ -132,6 +133,7 @@ def sample(
     steps: Steps,
     latents: LatentsGiven = None,
     grid: GridGiven = None,
+    order: OrderGiven = None,
     sampler: SamplerGiven = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -146,8 +148,9 @@ def sample(
     import numpy as np
 
     of, source = opened(run, out)
-    changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
-    changes |= {"latent_temperature": latent_temperature, "label": label, "guidance": guidance, "seed": seed}
+    changes = {"latents": latents, "grid": grid, "order": order, "sampler": sampler}
+    changes |= {"temperature": temperature, "top_p": top_p, "latent_temperature": latent_temperature}
+    changes |= {"label": label, "guidance": guidance, "seed": seed}
     from vadd.use import draw
 
     def nothing():
@@ -184,6 +187,7 @@ def fill(
         ),
     ] = None,
     grid: GridGiven = None,
+    order: OrderGiven = None,
     sampler: SamplerGiven = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -207,14 +211,9 @@ def fill(
             f"{given} leaves nothing to fill in; hide a part of it: of images with --mask, e.g. --mask lower, of a table "
             "by ?, of a text by _ or [MASK:12]"
         )
-    changes = {"latents": latents, "grid": grid, "sampler": sampler, "temperature": temperature, "top_p": top_p}
-    changes |= {
-        "latent_temperature": latent_temperature,
-        "label": label,
-        "guidance": guidance,
-        "seed": seed,
-        "num": num,
-    }
+    changes = {"latents": latents, "grid": grid, "order": order, "sampler": sampler}
+    changes |= {"temperature": temperature, "top_p": top_p, "latent_temperature": latent_temperature}
+    changes |= {"label": label, "guidance": guidance, "seed": seed, "num": num}
     from vadd.use import fill as completed
 
     def filled(callback=None):
@@ -246,6 +245,7 @@ def evaluate(
     ] = None,
     proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
     grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
+    order: OrderGiven = None,
     scorer: Annotated[
         str | None,
         Field(title="DIR|NAME", description="of text: a run of method ar, a Hugging Face directory, gpt2-large"),
@@ -273,7 +273,7 @@ def evaluate(
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
-    asked |= {"grid": grid, "extractor": extractor, "extractor_weights": extractor_weights}
+    asked |= {"grid": grid, "order": order, "extractor": extractor, "extractor_weights": extractor_weights}
     asked |= {"scorer": scorer, "zero_shot": zero_shot, "zero_shot_root": zero_shot_root}
     result = measured(of, **asked, limit=False if no_limit else None, paper_delbo=of_paper)
     print(measurements(result))

@@ -330,6 +330,7 @@ Latents = Literal["fresh", "fixed", "shared", "mean", "zero"]
 
 Grid = Literal["uniform", "cosine", "learned"]
 Proposal = Literal["recognition", "step", "mixture", "step-mixture", "adapted"]
+Order = Literal["random", "spread"]
 Sampler = Literal["ancestral", "confidence", "entropy-bounded", "first-hitting", "remask"]
 
 
@@ -337,6 +338,10 @@ class Sampling(Frozen):
     """Likelihoods are given for the ancestral sampler and first-hitting, its limit of many steps, at temperature 1."""
 
     grid: Grid = Field("uniform", description="times of the steps; learned: the best ones on training examples")
+    order: Order = Field(
+        "random",
+        description="ancestral and first-hitting only, of positions; spread: those of a step far from each other",
+    )
     latents: Latents = Field("fresh", description="z a step, a sample, or a batch; controls: averaged away, or zero")
     sampler: Sampler = Field("ancestral", description="which tokens a step reveals (vadd.samplers)")
     temperature: float = Field(1.0, ge=0, description="of tokens; 0: the most likely one")

@@ -39,6 +39,7 @@ def evaluate(
     particles: int | None = None,
     proposal: str | None = None,
     grid: str | None = None,
+    order: str | None = None,
     extractor: str | None = None,
     extractor_weights: str | None = None,
     scorer: str | None = None,
@@ -51,11 +52,11 @@ def evaluate(
 ) -> dict:
     """Measure a run, write `evaluation.json`, `likelihoods.npz` and the samples it was measured on, and return the first.
 
-    `grid`: another than the run's; "learned" is measured first, and kept in `grids.json`. `scorer`: whose generative
-    perplexity judges samples of text (`vadd.scorer`), "" for none. `zero_shot`: names of other texts, in `zero_shot_root`,
-    whose perplexity under this model is measured as well. `controls`: also the measures of samples under each other choice
-    of latents. `limit`: also the bound in the limit of many steps. `paper_delbo`: the particles of the paper's number, None
-    for none.
+    `grid`, `order`: others than the run's; the grid "learned" is measured first, and kept in `grids.json`. `scorer`: whose
+    generative perplexity judges samples of text (`vadd.scorer`), "" for none. `zero_shot`: names of other texts, in
+    `zero_shot_root`, whose perplexity under this model is measured as well. `controls`: also the measures of samples under
+    each other choice of latents. `limit`: also the bound in the limit of many steps. `paper_delbo`: the particles of the
+    paper's number, None for none.
 
     Raises:
         InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text; `paper_delbo` or
@@ -72,13 +73,13 @@ def evaluate(
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
     limit = of.evaluation.limit if limit is None else limit
-    sampling = changed(run, {"grid": grid})
+    sampling = changed(run, {"grid": grid, "order": order})
     if sampling.label < 0:  # guidance is towards the label that a sample is asked for
         sampling = sampling.model_copy(update={"guidance": 0.0})
     if sampling.grid == "learned" and model.has_steps:
         if progress:
             print(f"measuring the grids of {run.path.name}", flush=True)
-        measure_grid(run, model, source, sampling.latents, particles, proposal)
+        measure_grid(run, model, source, sampling, particles, proposal)
     options = options_of(run, sampling)
     extractor = extractor or of.evaluation.extractor
     weights = extractor_weights or of.evaluation.extractor_weights
@@ -134,7 +135,7 @@ def evaluate(
         "units": "nats per example",
         "data": getattr(source, "provenance", None),
         "entropy": source.entropy,
-        "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"]),
+        "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"], options["order"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
         "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
         | ({"proposal_used": "recognition"} if getattr(model, "chain", False) else {})
@@ -187,7 +188,7 @@ def likelihood(
         return {"nelbo": {"mean": None, "se": None, "particles": particles}}, None
     steps = math.inf if step is first_hitting else steps
     key = 0 if steps == math.inf else steps
-    how = {name: options[name] for name in ("latents", "grid", "batch")}
+    how = {name: options[name] for name in ("latents", "grid", "order", "batch")}
     found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **how)
     told = {"nelbo": {**mean_and_error(found.nelbo), "particles": particles, "ess": found.ess.mean().item()}}
     if not model.has_steps:
@@ -252,9 +253,9 @@ def of_text(source, model, x: torch.Tensor, *how) -> dict[str, dict]:
     return {} if costs is None else {"nelbo": told["nelbo"]} | perplexities(source, x, costs)
 
 
-def ideal_mdm(source, masking, steps: Iterable[int], grid: Grid) -> dict[str, float] | None:
+def ideal_mdm(source, masking, steps: Iterable[int], grid: Grid, order: str) -> dict[str, float] | None:
     """nelbo(T) of a perfect masked diffusion: Σ_k (α_{t_{k-1}} - α_{t_k}) Σ_i E H(x_i | x_{t_k}); None if not known."""
-    if source.token_entropy(0.0) is None:
+    if order != "random" or source.token_entropy(0.0) is None:
         return None
     costs = {}
     for T in steps:

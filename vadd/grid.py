@@ -10,8 +10,8 @@ measured once for all pairs of a fine grid, the best T + 1 of these times follow
     C_1(s) = c(1, s),      C_{k+1}(s) = min_{t > s} C_k(t) + c(t, s),      nelbo(T) = C_T(0).
 
 Where the tokens of a step cost each its own (no latents; "zero", "mean"; "fixed", whose KL is paid once whatever the
-grid), a pair needs no U: c(t, s) = r(t, s) E Σ_{i∈M} -log μ^i, one number a time. Else the coupling matters, and the
-integral over z is taken for each U along one path, all of them from the same particles. These come from proposals that
+grid), and positions come in a random order, a pair needs no U: c(t, s) = r(t, s) E Σ_{i∈M} -log μ^i, one number a time.
+Else it is taken for each U along one path, integrals over z from the same particles. These come from proposals that
 know M and not U, so a step-aware one is the same as the other here.
 
 Grids are chosen on training examples, so that the bound of held-out ones is a bound all the same.
@@ -30,8 +30,9 @@ from vadd.errors import InputError
 from vadd.latent import Mode, Replay
 from vadd.likelihood import PROPOSALS, _integral, _log_ratio, require_likelihood
 from vadd.model import MaskedDiffusion
-from vadd.noise import Streams, uniform
+from vadd.noise import Streams
 from vadd.objective import token_log_mu
+from vadd.order import reveal_levels
 
 __all__ = ["LearnedGrid", "fine_times", "learn", "shortest_paths", "step_costs"]
 
@@ -54,6 +55,7 @@ def step_costs(
     particles: int = 1,
     latents: str | None = None,
     proposal: str = "mixture",
+    order: str = "random",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "n+1 n+1"]:
@@ -68,17 +70,17 @@ def step_costs(
     streams = Streams.spawn(len(x), generator, model.device)
     if proposal == "adapted":  # which is for integrals of all of x
         proposal = "mixture"
-    rows = max(1, batch // particles)
+    rows, how = max(1, batch // particles), (particles, latents, PROPOSALS[proposal], order)
     total = torch.zeros(len(times), len(times), dtype=torch.float64, device=model.device)
     for i in range(0, len(x), rows):
-        total += _costs(model, x[i : i + rows], times, streams[i : i + rows], particles, latents, PROPOSALS[proposal])
+        total += _costs(model, x[i : i + rows], times, streams[i : i + rows], *how)
     later = torch.ones_like(total, dtype=torch.bool).triu(1)
     return (total / len(x)).where(later, math.inf)
 
 
-def _costs(model, x, times, streams, particles, latents, proposal) -> Float[Tensor, "n+1 n+1"]:
+def _costs(model, x, times, streams, particles, latents, proposal, order) -> Float[Tensor, "n+1 n+1"]:
     """The sum over the examples."""
-    u = uniform(streams, tuple(x.shape), x.device)
+    u = reveal_levels(order, streams, tuple(x.shape), x.device)
     alpha = model.masking.schedule.alpha(times)
     everything, one = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64, device=x.device)
     kept = None
@@ -101,16 +103,18 @@ def _costs(model, x, times, streams, particles, latents, proposal) -> Float[Tens
             draw = proposal(model, here, masked, masked, t, particles, streams[rows].fork(a + 1))
         copies = (v.repeat_interleave(particles, 0) for v in (here, model.masking.hide(here, masked), t, masked))
         tokens = token_log_mu(model, *copies, draw).double().view(len(rows), particles, -1)  # (B, K, L)
-        if model.has_latents and latents == "fresh":
-            for b in range(a + 1, len(times)):
-                revealed = (masked & ~(u[rows] > alpha[b])).flatten(1)
-                cost, _ = _integral((tokens * revealed[:, None]).sum(2), draw)
-                costs[a, b] = cost.where(revealed.any(1), 0.0).sum()
-            continue
+        coupled = model.has_latents and latents == "fresh"
         if model.has_latents and latents == "mean":
             tokens = torch.logsumexp(tokens + _log_ratio(draw, particles)[..., None], 1) - math.log(particles)
-            tokens = tokens.where(masked.flatten(1), 0.0)
-        costs[a] = model.masking.reveal_probability(times[a], times) * -tokens.sum()
+            tokens = tokens.where(masked.flatten(1), 0.0)[:, None]
+        if order == "random" and not coupled:
+            costs[a] = model.masking.reveal_probability(times[a], times) * -tokens.sum()
+            continue
+        for b in range(a + 1, len(times)):
+            revealed = (masked & ~(u[rows] > alpha[b])).flatten(1)
+            log_f = (tokens * revealed[:, None]).sum(2)
+            cost = _integral(log_f, draw)[0] if coupled else -log_f.sum(1)
+            costs[a, b] = cost.where(revealed.any(1), 0.0).sum()
     return costs
 
 

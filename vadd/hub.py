@@ -187,8 +187,11 @@ def page(run: Run, source: "Source", found: dict, name: str, drawn: Path | None)
 
 
 def by_sampler(of: Sampling) -> str:
-    """Arguments of `vadd.sample` for a sampler and times that are not its own; learned times are the command line's."""
+    """Arguments of `vadd.sample` for a sampler, times and an order that are not its own; learned times are the command
+    line's."""
     times = ', grid="cosine"' if of.grid == "cosine" else ""
+    if of.order != "random":
+        times += f', order="{of.order}"'
     settings = {"entropy-bounded": f"bound={of.entropy_bound}", "remask": f"eta={of.eta}"}
     step = f"vadd.{of.sampler.replace('-', '_')}"
     if of.sampler in settings:

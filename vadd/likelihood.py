@@ -24,8 +24,10 @@ tight it is:
 For fixed z all of x is in one integral, q = r_φ(z | x, everything masked), and "step" is no different.
 
 One path an example reveals every token once, so one estimate costs at most L network calls however large T is. It comes
-from one uniform number a token: position i is masked at time t exactly if u^i > α_t. In the limit T → ∞ tokens are
-revealed one by one, position i at the time at which α_t = u^i; then fresh and mean z are the same and this is
+from one uniform number a token: position i is masked at time t exactly if u^i > α_t. These numbers are independent, or of
+an order that spreads positions out (`vadd.order`): the bound is the same, along other paths. In the limit T → ∞ tokens are
+revealed one by one, position i at the time at which α_t = u^i; then fresh and mean z are the same and, for independent u,
+this is
 
     ∫_0^1 w(t) E Σ_{i∈M} -log ∫ μ_θ^i(x_t, z, t)[x^i] p(z) dz dt.
 
@@ -50,6 +52,7 @@ from vadd.masking import Masking, require_tokens
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, drawn, normal, uniform
 from vadd.objective import log_mu, repeated, token_log_mu
+from vadd.order import reveal_levels
 from vadd.schedule import Grid, time_grid
 
 __all__ = ["PROPOSALS", "Bound", "bound", "exact_nll", "latents_given", "nelbo"]
@@ -79,6 +82,7 @@ def nelbo(
     latents: str | None = None,
     proposal: "str | Proposal" = "mixture",
     grid: Grid = "uniform",
+    order: str = "random",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " B"]:
@@ -95,13 +99,14 @@ def nelbo(
         proposal: one of PROPOSALS, or a function like them; any gives a bound. With one particle a mixture is all r. Of a
             chain all names are "recognition": z of another component than that of its token adds next to nothing, and is
             left out, so that more particles do not close the gap where a token could come of another's component.
+        order: of the sampler whose likelihood is bounded, "random" or "spread" (`vadd.order`).
 
     Raises:
-        InputError: steps or particles below 1, other latents or proposals than these, x of another shape, of no examples, or
-            with what is no token.
+        InputError: steps or particles below 1, other latents, proposals or orders than these, x of another shape, of no
+            examples, or with what is no token.
     """
-    options = {"latents": latents, "proposal": proposal, "grid": grid, "batch": batch, "generator": generator}
-    return bound(model, x, steps, particles=particles, **options).nelbo
+    options = {"latents": latents, "proposal": proposal, "grid": grid, "order": order}
+    return bound(model, x, steps, particles=particles, batch=batch, generator=generator, **options).nelbo
 
 
 @functools.singledispatch
@@ -115,6 +120,7 @@ def bound(
     latents: str | None = None,
     proposal: "str | Proposal" = "mixture",
     grid: Grid = "uniform",
+    order: str = "random",
     batch: int = 10_000,
     generator: torch.Generator | None = None,
 ) -> Bound:
@@ -139,7 +145,7 @@ def bound(
     rows = max(1, batch // particles)
     with model.told(steps):
         parts = [
-            _path(model, x[i : i + rows], times, streams[i : i + rows], particles, latents, proposal)
+            _path(model, x[i : i + rows], times, streams[i : i + rows], particles, latents, proposal, order)
             for i in range(0, len(x), rows)
         ]
     return Bound(*map(torch.cat, zip(*parts, strict=True)))
@@ -276,9 +282,9 @@ def _states(masking: Masking, u: Tensor, times: Tensor | None) -> Iterator[tuple
         yield k, masking.schedule.time(u[now]), order >= k, now
 
 
-def _path(model, x, times, streams, particles, latents, proposal) -> Bound:
+def _path(model, x, times, streams, particles, latents, proposal, order) -> Bound:
     """The bound along one corruption path per example, with K = `particles`."""
-    u = uniform(streams, tuple(x.shape), x.device)
+    u = reveal_levels(order, streams, tuple(x.shape), x.device)
     everything, one = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64, device=x.device)
     fixed = None
     if latents == "fixed":

@@ -20,6 +20,8 @@ tokens stays, how it couples them is gone.
 Where tokens are given, a fixed z is drawn from its posterior given them (`vadd.likelihood.latents_given`): its prior knows
 nothing of them, and it is never drawn anew.
 
+Which positions a step reveals is drawn independently, or, for each row, by an order of all of them, `vadd.order`.
+
 In the limit T → ∞ tokens are revealed one by one. The next of |M| masked ones comes at the time τ < t at which
 
     1 - α_τ = (1 - α_t) u^{1/|M|},    u ~ U(0, 1),       and each is equally likely to be it,
@@ -41,9 +43,10 @@ from torch import Tensor
 from vadd.errors import InputError
 from vadd.latent import Draw, Mode, Prior, Replay
 from vadd.likelihood import latents_given
-from vadd.masking import Masking, integers
+from vadd.masking import Masking, integers, per_row
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams, uniform
+from vadd.order import ORDERS, reveal_levels
 from vadd.schedule import Grid, time_grid
 
 __all__ = [
@@ -122,6 +125,15 @@ def require_temperature(name: str, value: float) -> None:
         raise InputError(f"{name} must be a number of at least 0, got {value}")
 
 
+def require_order(order: str, step: Callable) -> None:
+    if order not in ORDERS:
+        raise InputError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    if order != "random" and step not in (ancestral, first_hitting):
+        raise InputError(
+            f"an order of positions is for the ancestral sampler and first-hitting, got {order!r} with another"
+        )
+
+
 def require_label(model: MaskedDiffusion, label: int, guidance: float) -> None:
     if label >= 0 and not model.classes:
         raise InputError(
@@ -169,11 +181,16 @@ def ancestral(
     *,
     draw: Draw | None = None,
     law: TokenLaw = PLAIN,
+    levels: Float[Tensor, "B *D"] | None = None,
     generator=None,
 ) -> Int[Tensor, "B *D"]:
-    """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s."""
+    """x_s ~ p_θ(x_s | x_t, z), with z from `draw` (by default from the prior): one step from t to s. With `levels` u, of
+    `vadd.order`, it reveals of the masked positions those at which u^i ≤ α_s."""
     draw = Prior(generator) if draw is None else draw
-    revealed = model.masking.reveal_set(x_t, t, s, generator)
+    if levels is None:
+        revealed = model.masking.reveal_set(x_t, t, s, generator)
+    else:
+        revealed = model.masking.is_masked(x_t) & (levels <= per_row(model.masking.schedule.alpha(s), x_t))
     u = uniform(generator, tuple(x_t.shape), x_t.device)[revealed]
     logits = token_logits(model, x_t, t, revealed, draw, law.average)
     return x_t.masked_scatter(revealed, categorical(law(logits), u))
@@ -188,12 +205,14 @@ def first_hitting(
     *,
     draw: Draw | None = None,
     law: TokenLaw = PLAIN,
+    levels: Float[Tensor, "B *D"] | None = None,
     generator=None,
 ) -> Int[Tensor, "B *D"]:
-    """One masked token of each row, each equally likely, is revealed at time t; `s` is not used."""
+    """One masked token of each row is revealed at time t, each equally likely, or with `levels` that of the least; `s` is
+    not used."""
     draw = Prior(generator) if draw is None else draw
     masked = model.masking.is_masked(x_t)
-    score = uniform(generator, tuple(x_t.shape), x_t.device)
+    score = uniform(generator, tuple(x_t.shape), x_t.device) if levels is None else -levels
     revealed = foremost(score[masked], masked, masked.flatten(1).any(1), generator)
     u = uniform(generator, tuple(x_t.shape), x_t.device)[revealed]
     logits = token_logits(model, x_t, t, revealed, draw, law.average)
@@ -209,10 +228,15 @@ def foremost(score: Float[Tensor, " N"], at: Bool[Tensor, "B *D"], num: Tensor, 
     return torch.zeros_like(first).scatter(1, ranked, first).view(at.shape) & at
 
 
-def hitting_times(masking: Masking, x: Int[Tensor, "B *D"], generator=None) -> Float[Tensor, "K+1 B"]:
+def hitting_times(
+    masking: Masking, x: Int[Tensor, "B *D"], generator=None, levels: Float[Tensor, "B *D"] | None = None
+) -> Float[Tensor, "K+1 B"]:
     """The times at which the masked tokens of each row are revealed one by one, in sampling order, and last 0; K is the
-    most there are in a row."""
+    most there are in a row. With `levels` u those at which α_t = u^i."""
     masked = masking.is_masked(x).flatten(1).sum(1)
+    if levels is not None:
+        u = levels.where(masking.is_masked(x), 1.0).flatten(1).sort(1).values[:, : int(masked.max())]
+        return torch.cat([masking.schedule.time(u), torch.zeros_like(u[:, :1])], 1).T
     u = uniform(generator, (len(x), int(x[0].numel())), x.device)[:, : int(masked.max())]
     left = (masked[:, None] - torch.arange(u.shape[1], device=x.device)).clamp(min=1)
     times = masking.schedule.time(1 - (u.log() / left).cumsum(1).exp())
@@ -242,6 +266,7 @@ def sample(
     *,
     step: Callable[..., Tensor] = ancestral,
     grid: Grid = "uniform",
+    order: str = "random",
     latents: str | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -263,6 +288,7 @@ def sample(
         steps: T, or `math.inf`, which means `first_hitting`: one token a call, however many steps are given.
         step: one step of the sampler, with the signature of `ancestral`; others are in `vadd.samplers`.
         grid: "uniform" or "cosine", the times themselves, or a function from T to them, see `time_grid`.
+        order: "random", or "spread": positions far from each other in each step (`vadd.order`).
         latents: "fresh", "fixed", "shared", "mean" or "zero"; by default the model's own, `model.latents`.
         temperature: of tokens; 0 takes the most likely one. z of a chain has settled them: there take the next but one.
         top_p: tokens are drawn from the smallest set of the most likely whose mass reaches this.
@@ -275,9 +301,9 @@ def sample(
         callback: called after each step of each batch with the index of the step and x_s (B, *D).
 
     Raises:
-        InputError: num or steps or batch below 1, an unknown grid or choice of latents, infinitely many steps of another
-            sampler, temperatures or top_p out of range, a label that the model does not read, guidance without a label,
-            `given` of another shape or with tokens outside -1..V-1.
+        InputError: num or steps or batch below 1, an unknown grid, order or choice of latents, infinitely many steps of
+            another sampler, or an order of positions with one that chooses them, temperatures or top_p out of range, a label
+            that the model does not read, guidance without a label, `given` of another shape or with tokens outside -1..V-1.
     """
     for name, value in (("num", num), ("batch", num if batch is None else batch)):
         if value < 1:
@@ -289,6 +315,7 @@ def sample(
         steps = math.inf
     elif steps == math.inf:
         raise InputError("infinitely many steps are for the ancestral sampler alone; give a number of steps")
+    require_order(order, step)
     law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents_at(steps) else 1)
     law.require()
     require_temperature("latent_temperature", latent_temperature)
@@ -300,8 +327,9 @@ def sample(
     states = Streams.spawn(num, generator, model.device)
     if latents == "shared":
         states = states.shared()
+    levels = None if order == "random" else reveal_levels(order, tokens, tuple(start.shape), model.device)
     if times is None:
-        times = hitting_times(model.masking, start, tokens)
+        times = hitting_times(model.masking, start, tokens, levels)
     if law != PLAIN:
         step = functools.partial(step, law=law)
     # Where a prior looks at x_t, fixed are the random numbers, not z.
@@ -314,14 +342,14 @@ def sample(
         for first in range(0, num, batch or num):
             rows = slice(first, first + (batch or num))
             x, free = start[rows], model.masking.is_masked(start[rows])
-            kept = []
+            kept, reveal = [], step if levels is None else functools.partial(step, levels=levels[rows])
             if fits:
                 kept = fitting_latents(model, x, resampled, batch or max(num, 2048), states[rows], latent_temperature)
             elif keeps:
                 kept = [next(ahead)]
             for k, (t, s) in enumerate(itertools.pairwise(times[:, rows])):
                 draw = Replay(*kept) if keeps else answer(latents, states[rows], k, latent_temperature)
-                x = step(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
+                x = reveal(model, x, t, s, draw=draw, generator=tokens[rows].fork(k)).where(free, x)
                 if callback is not None:
                     callback(k, x)
             finished.append(x)

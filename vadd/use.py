@@ -33,8 +33,17 @@ __all__ = [
     "seeded",
 ]
 
+ORDERED = ("ancestral", "first-hitting")  # samplers that do not choose positions by what they see
 LEARNED_ON = 500  # training examples
-STEPWISE = ("grid", "latents", "sampler", "latent_temperature", "entropy_bound", "eta")  # means nothing one by one
+STEPWISE = (
+    "grid",
+    "order",
+    "latents",
+    "sampler",
+    "latent_temperature",
+    "entropy_bound",
+    "eta",
+)  # means nothing one by one
 TEMPERED = {"temperature": 1, "top_p": 1, "latent_temperature": 1, "label": -1, "guidance": 0}  # another law, if not so
 
 
@@ -120,11 +129,16 @@ def changed(run: Run, changes: dict[str, object]) -> Sampling:
     ):
         if so and (useless := [name for name in names if name in asked]):
             raise InputError(f"{run.path} {why}, got {useless[0]} {asked[useless[0]]}; {remedy}")
-    return replaced(run.experiment.sampling, asked, "sampling.")
+    sampling = replaced(run.experiment.sampling, asked, "sampling.")
+    if asked.get("order", "random") != "random" and sampling.sampler not in ORDERED:
+        raise InputError(
+            f"sampler {sampling.sampler} chooses positions itself, got order {sampling.order}; leave one out"
+        )
+    return sampling
 
 
 def options_of(run: Run, sampling: Sampling) -> dict:
-    """The arguments of `vadd.sample` for it: three always, others where they are not its defaults. Of an autoregressive
+    """The arguments of `vadd.sample` for it: four always, others where they are not its defaults. Of an autoregressive
     model, what concerns steps and latents is left at its default: a comparison has one sampling for all its methods."""
     if run.experiment.objective.kind == "ar":
         if sampling.label >= 0:
@@ -137,7 +151,8 @@ def options_of(run: Run, sampling: Sampling) -> dict:
             )
         sampling = Sampling(temperature=sampling.temperature, top_p=sampling.top_p)
     grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid
-    options = {"latents": sampling.latents, "grid": grid, "batch": run.experiment.evaluation.batch}
+    order = sampling.order if sampling.sampler in ORDERED else "random"
+    options = {"latents": sampling.latents, "grid": grid, "order": order, "batch": run.experiment.evaluation.batch}
     if sampling.sampler != "ancestral":
         options["step"] = build.sampler(sampling)
     return options | {name: value for name, not_so in TEMPERED.items() if (value := getattr(sampling, name)) != not_so}
@@ -154,10 +169,10 @@ def learned_grid(run: Run) -> LearnedGrid:
         raise InputError(f"{run.grids} holds no grids ({error}); measure them again with: {measure}") from None
 
 
-def measure_grid(run: Run, model, source, latents: str, particles: int, proposal: str) -> None:
+def measure_grid(run: Run, model, source, sampling: Sampling, particles: int, proposal: str) -> None:
     """Learn the grid on training examples and write `grids.json`. Raises InputError for shared latents."""
     x = chosen(source.split("train"), LEARNED_ON)
-    how = {"latents": latents, "particles": particles, "proposal": proposal}
+    how = {"latents": sampling.latents, "order": sampling.order, "particles": particles, "proposal": proposal}
     seed = run.experiment.seed
     grid = learn(model, x, **how, batch=run.experiment.evaluation.batch, generator=seeded(seed, 4))
     run.write_json(run.grids, how | {"examples": len(x), "fine": FINE, "times": grid.times})
