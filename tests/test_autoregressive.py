@@ -221,7 +221,7 @@ def test_it_is_trained_and_measured_like_the_other_methods(tmp_path):
 
     # What concerns steps and latents is refused where it is asked for, and in a configuration changes nothing: a comparison
     # has one for all its methods.
-    others = {"grid": "learned", "latents": "shared", "sampler": "remask", "latent_temperature": 0.5}
+    others = {"grid": "learned", "order": "spread", "latents": "shared", "sampler": "remask", "latent_temperature": 0.5}
     for name, value in others.items():
         with pytest.raises(InputError, match=rf"draws one token after another, got {name} {value}; leave it out"):
             use.draw(run, num=3, steps=1, **{name: value})

@@ -134,6 +134,7 @@ def test_where_a_run_was_trained_does_not_matter_where_it_is_used(pets, tmp_path
     ("changes", "said"),
     [
         ({"grid": "cosine"}, 'grid="cosine")'),
+        ({"order": "spread"}, 'order="spread")'),
         ({"sampler": "confidence"}, "step=vadd.confidence)"),
         ({"sampler": "first-hitting"}, "step=vadd.first_hitting)"),
         ({"sampler": "remask", "eta": 0.3}, "step=functools.partial(vadd.remask, eta=0.3))"),

@@ -1,6 +1,7 @@
 """What is seen of a state is what is not hidden, and every pixel or block that is hidden says so."""
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -170,6 +171,7 @@ def test_every_option_reaches_the_sampler(coins):
     plain = draw(coins, num=200, steps=2)
     np.testing.assert_array_equal(plain, draw(coins, num=200, steps=2, sampler="ancestral", temperature=1.0, top_p=1.0))
     assert (plain != draw(coins, num=200, steps=2, grid="cosine")).any()
+    assert (plain != draw(coins, num=200, steps=2, order="spread")).any()
     for sampler in ("confidence", "entropy-bounded", "first-hitting", "remask"):
         assert (draw(coins, num=200, steps=4) != draw(coins, num=200, steps=4, sampler=sampler)).any()
     for options in ({"temperature": 0.0}, {"top_p": 0.4}):
@@ -186,6 +188,11 @@ def test_every_option_reaches_the_sampler(coins):
         ("sample coins --num 1 --steps 1 --top-p 0", "top_p must be greater than 0, got 0"),
         ("sample coins --num 1 --steps 1 --top-p 1.1", "top_p must be at most 1, got 1.1"),
         ("fill coins --given 1_ --steps 1 --latent-temperature -1", "latent_temperature must be at least 0, got -1"),
+        ("sample coins --num 1 --steps 1 --order raster", "order must be 'random' or 'spread', got 'raster'"),
+        (
+            "sample coins --num 1 --steps 1 --order spread --sampler remask",
+            "sampler remask chooses positions itself, got order spread; leave one out",
+        ),
         ("sample coins --num 1 --steps 1 --grid sine", "grid must be 'uniform', 'cosine' or 'learned', got 'sine'"),
         (
             "sample coins --num 1 --steps 1 --grid learned",
@@ -218,6 +225,32 @@ def test_a_learned_grid_is_measured_kept_and_used(capsys, here, coins):
     assert "times that fall from 1 to 0" in told(capsys, "sample coins --num 5 --steps 2 --grid learned")
     coins.grids.write_text("{")
     assert "holds no grids" in told(capsys, "sample coins --num 5 --steps 2 --grid learned")
+
+
+def test_an_order_is_that_of_samples_and_of_their_likelihood(here, coins):
+    """Two coins, spread: in two steps one at a time, which is the limit of many; and a run may have it from its recipe."""
+    plain, spread = (
+        evaluate(coins, steps=[2], num=100, particles=2, order=order, progress=False) for order in (None, "spread")
+    )
+    assert (plain["settings"]["order"], spread["settings"]["order"]) == ("random", "spread")
+    assert (plain["ideal_mdm"]["2"], spread["ideal_mdm"]) == (pytest.approx(1.5 * math.log(2)), None)
+    correlation = [e["steps"]["2"]["total_correlation"]["mean"] for e in (plain, spread)]
+    assert correlation[1] == pytest.approx(0, abs=1e-9) != correlation[0]
+    assert main(["evaluate", "coins", "--steps", "2", "--num", "50", "--order", "spread"]) == 0
+    assert json.loads(coins.evaluation.read_text())["settings"]["order"] == "spread"
+    own = recipe("toy.coins").model_copy(
+        update={"sampling": coins.experiment.sampling.model_copy(update={"order": "spread"})}
+    )
+    run = untrained("own", own)
+    np.testing.assert_array_equal(draw(run, num=50, steps=2), draw(run, num=50, steps=2, order="spread"))
+    free = draw(
+        run, num=50, steps=2, sampler="confidence"
+    )  # which chooses itself, so that the run's order is no matter
+    np.testing.assert_array_equal(free, draw(run, num=50, steps=2, sampler="confidence", order="random"))
+    assert (
+        evaluate(run, steps=[1], num=50, particles=2, grid="learned", progress=False)["settings"]["order"] == "spread"
+    )
+    assert json.loads(run.grids.read_text())["order"] == "spread"
 
 
 def test_a_likelihood_is_given_only_for_what_has_one(here):
