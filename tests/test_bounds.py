@@ -348,6 +348,56 @@ def test_the_coupling_is_what_the_step_loses_when_its_tokens_are_drawn_alone(mod
     assert exact > 0.3  # of a total correlation of 0.90 nats
 
 
+@pytest.mark.parametrize(("latent_dim", "latents"), [(0, "fresh"), (1, "fresh"), (1, "fixed"), (1, "zero")])
+@pytest.mark.parametrize("steps", [2, 6])
+def test_the_more_paths_the_nearer_is_the_bound_to_the_exact_value(latent_dim, latents, steps):
+    """A network whose orders disagree: Jensen over one path costs it something, over 64 next to nothing."""
+    model = small_model((3,), 2, latent_dim, scale=4.0, seed=5)
+    x = everything(model)[[1, 2, 6]]
+    exact = exact_nll(model, x, steps, latents=latents, nodes=NODES)
+    means, errors = [], []
+    for paths, copies in ((1, 6400), (4, 1600), (64, 100)):
+        found = nelbo(
+            model, x.repeat(copies, 1), steps, particles=16, latents=latents, paths=paths, generator=generator(3)
+        ).view(copies, 3)
+        means.append(found.mean(0))
+        errors.append(found.std(0) / copies**0.5)
+    assert (means[2] >= exact - 4 * errors[2]).all()  # a bound
+    assert (means[2] - exact < 0.05 + 4 * errors[2]).all()  # next to nothing
+    assert (means[0] - means[1] > -4 * (errors[0] + errors[1])).all()
+    assert (means[1] - means[2] > -4 * (errors[1] + errors[2])).all()
+    assert (means[0] - means[2]).max() > 0.05  # and one path has something to lose
+
+
+def test_one_path_is_the_default_and_paths_do_not_depend_on_the_batch():
+    model = small_model((3,), 3, 1, scale=2.0)
+    x = everything(model)[:9]
+    options = {"particles": 4, "generator": generator(1)}
+    torch.testing.assert_close(
+        nelbo(model, x, 2, paths=1, **options), nelbo(model, x, 2, particles=4, generator=generator(1))
+    )
+    many = [bound(model, x, 2, particles=4, paths=5, batch=b, generator=generator(2)) for b in (10_000, 7)]
+    torch.testing.assert_close(many[0].nelbo, many[1].nelbo, atol=1e-5, rtol=1e-5)
+    assert many[0].ess.shape == (9,)
+    assert many[0].without_coupling.isnan().all()
+
+
+def test_several_paths_want_estimates_that_are_unbiased():
+    """For one particle the KL in closed form is taken off the log of f, and for mean latents one set of particles serves all
+    tokens: the exponential of neither has p(x) as its mean."""
+    model, x = small_model((2,), 3, 1), torch.zeros(1, 2).long()
+    with pytest.raises(
+        InputError, match="several paths need two particles or more, got 3 paths and 1; take particles 2"
+    ):
+        nelbo(model, x, 2, paths=3)
+    with pytest.raises(InputError, match="several paths have no bound of mean latents, got 3; take paths 1"):
+        nelbo(model, x, 2, paths=3, particles=4, latents="mean")
+    with pytest.raises(InputError, match="paths must be at least 1, got 0"):
+        nelbo(model, x, 2, paths=0)
+    assert nelbo(model, x, 2, paths=3, latents="zero").shape == (1,)
+    assert nelbo(small_model((2,), 3, 0), x, 2, paths=3).shape == (1,)
+
+
 def test_what_is_asked_of_a_bound_is_checked():
     model = small_model()
     x = everything(model)

@@ -244,6 +244,9 @@ def evaluate(
         int | None, Field(ge=1, lt=MANY, description="importance samples of the likelihood bound")
     ] = None,
     proposal: Annotated[Proposal | None, Field(description="where they come from; default: the run's")] = None,
+    paths: Annotated[
+        int | None, Field(ge=1, lt=MANY, description="J of the bound; more are tighter; default: the run's, 1")
+    ] = None,
     grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
     order: OrderGiven = None,
     scorer: Annotated[
@@ -273,7 +276,13 @@ def evaluate(
 
     of_paper = PAPER_PARTICLES if paper_delbo else None
     asked = {"steps": steps, "num": num, "particles": particles, "proposal": proposal, "controls": controls}
-    asked |= {"grid": grid, "order": order, "extractor": extractor, "extractor_weights": extractor_weights}
+    asked |= {
+        "paths": paths,
+        "grid": grid,
+        "order": order,
+        "extractor": extractor,
+        "extractor_weights": extractor_weights,
+    }
     asked |= {"scorer": scorer, "zero_shot": zero_shot, "zero_shot_root": zero_shot_root}
     result = measured(of, **asked, limit=False if no_limit else None, paper_delbo=of_paper)
     print(measurements(result))

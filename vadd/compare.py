@@ -51,7 +51,7 @@ except ImportError:  # Windows: then nobody is kept out
 __all__ = ["compare", "plan"]
 
 # What evaluations were measured with that do not say so: they are of a version that had nothing else.
-EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": "", "valid": False, "limit": True}
+EARLIER = {"extractor": "auto", "extractor_weights": None, "scorer": "", "valid": False, "limit": True, "paths": 1}
 EARLIER |= Sampling().model_dump(mode="json")
 
 
@@ -250,7 +250,7 @@ def is_measured(run: Run) -> bool:
     of = run.experiment.evaluation
     asked = {"num": of.num, "held_out": of.held_out, "particles": of.particles, "proposal": of.proposal}
     asked |= {"extractor": of.extractor, "extractor_weights": of.extractor_weights, "scorer": of.scorer}
-    asked |= {"valid": of.valid, "limit": of.limit}
+    asked |= {"valid": of.valid, "limit": of.limit, "paths": of.paths}
     asked |= run.experiment.sampling.model_dump(mode="json")
     try:
         found = json.loads(run.evaluation.read_text())

@@ -372,6 +372,7 @@ class Evaluation(Frozen):
         "auto", description="of features that samples are compared in; auto: a classifier where there are labels"
     )
     extractor_weights: str | None = Field(None, description="inception only: file of its weights; default: fetched")
+    paths: Count = Field(1, description="J of the bound: 1 is what is commonly reported, more are tighter")
     batch: Count = Field(10_000, description="rows that pass the network at once; does not change results")
     limit: bool = Field(True, description="also the bound in the limit of many steps, which is a network call a token")
     valid: bool = Field(False, description="text only: also the perplexity of the validation part")

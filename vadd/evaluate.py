@@ -38,6 +38,7 @@ def evaluate(
     num: int | None = None,
     particles: int | None = None,
     proposal: str | None = None,
+    paths: int | None = None,
     grid: str | None = None,
     order: str | None = None,
     extractor: str | None = None,
@@ -72,6 +73,8 @@ def evaluate(
     num = of.evaluation.num if num is None else num
     particles = of.evaluation.particles if particles is None else particles
     proposal = proposal or of.evaluation.proposal
+    paths = of.evaluation.paths if paths is None else paths
+    estimate = {"particles": particles, "proposal": proposal, "paths": paths}
     limit = of.evaluation.limit if limit is None else limit
     sampling = changed(run, {"grid": grid, "order": order})
     if sampling.label < 0:  # guidance is towards the label that a sample is asked for
@@ -105,7 +108,7 @@ def evaluate(
     at_infinity = LEFT_OUT
     for T in told([*steps, *([math.inf] if limit else [])], f"evaluating {run.path.name}", progress):
         if math.isinf(T):
-            at_infinity = one_by_one(source, model, test, particles, proposal, options, of.seed)
+            at_infinity = one_by_one(source, model, test, estimate, options, of.seed)
             continue
         if measured and not model.has_steps:  # whatever T, it is the same
             measured[str(T)] = measured[str(steps[0])]
@@ -116,14 +119,14 @@ def evaluate(
         drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
-        measured[str(T)], costs = likelihood(model, test, T, particles, proposal, options, of.seed)
+        measured[str(T)], costs = likelihood(model, test, T, estimate, options, of.seed)
         measured[str(T)] |= measures(panel, drawn)
         if costs is not None:
             each[str(T)] = costs
             measured[str(T)] |= bits_per_dimension(source, costs) | perplexities(source, test, costs)
             measured[str(T)] |= gap(source, test.cpu().numpy(), costs)
         if costs is not None and valid is not None:
-            found = of_text(source, model, valid, T, particles, proposal, options, of.seed)
+            found = of_text(source, model, valid, T, estimate, options, of.seed)
             measured[str(T)]["ppl_valid"] = found["ppl"]
     with atomic(run.likelihoods) as path:
         np.savez(path, **each)
@@ -137,7 +140,8 @@ def evaluate(
         "entropy": source.entropy,
         "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"], options["order"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
-        "settings": {"num": num, "held_out": of.evaluation.held_out, "particles": particles, "proposal": proposal}
+        "settings": {"num": num, "held_out": of.evaluation.held_out}
+        | estimate
         | ({"proposal_used": "recognition"} if getattr(model, "chain", False) else {})
         | {"valid": of.evaluation.valid, "limit": limit}
         | sampling.model_dump(mode="json")
@@ -152,12 +156,8 @@ def evaluate(
         result["scorer"] = judge_of_text.name
     if others:
         result["zero_shot"] = {
-            name: {str(T): of_text(source, model, x, T, particles, proposal, options, of.seed) for T in steps}
-            | {
-                str(math.inf): one_by_one(source, model, x, particles, proposal, options, of.seed)
-                if limit
-                else LEFT_OUT
-            }
+            name: {str(T): of_text(source, model, x, T, estimate, options, of.seed) for T in steps}
+            | {str(math.inf): one_by_one(source, model, x, estimate, options, of.seed) if limit else LEFT_OUT}
             for name, x in others.items()
         }
     if model.has_latents:
@@ -177,23 +177,23 @@ def measures(panel: list[Judge], x: np.ndarray) -> dict[str, float]:
     return {name: value for judge in panel for name, value in judge(x).items()}
 
 
-def likelihood(
-    model, x, steps: float, particles: int, proposal: str, options: dict, seed: int
-) -> tuple[dict, np.ndarray | None]:
+def likelihood(model, x, steps: float, estimate: dict, options: dict, seed: int) -> tuple[dict, np.ndarray | None]:
     """nelbo with its standard error over examples and its effective sample size, the total correlation that the steps
     carry, and the bound of each example; None where the sampler has no likelihood: shared latents, a temperature, samplers
     that look at the tokens. First hitting is the limit of many steps. `exact`: the bound is -log p itself, whatever T."""
     step, tempered = options.get("step", ancestral), options.keys() & set(TEMPERED)
     if options["latents"] == "shared" or tempered or step not in (ancestral, first_hitting):
-        return {"nelbo": {"mean": None, "se": None, "particles": particles}}, None
+        return {"nelbo": {"mean": None, "se": None, "particles": estimate["particles"]}}, None
     steps = math.inf if step is first_hitting else steps
     key = 0 if steps == math.inf else steps
     how = {name: options[name] for name in ("latents", "grid", "order", "batch")}
-    found = bound(model, x, steps, particles=particles, proposal=proposal, generator=seeded(seed, 2, key), **how)
-    told = {"nelbo": {**mean_and_error(found.nelbo), "particles": particles, "ess": found.ess.mean().item()}}
+    found = bound(model, x, steps, **estimate, generator=seeded(seed, 2, key), **how)
+    told = {
+        "nelbo": {**mean_and_error(found.nelbo), "particles": estimate["particles"], "ess": found.ess.mean().item()}
+    }
     if not model.has_steps:
         told["nelbo"]["exact"] = True
-    if model.has_latents and options["latents"] == "fresh":
+    if model.has_latents and options["latents"] == "fresh" and estimate["paths"] == 1:
         told["total_correlation"] = mean_and_error(found.without_coupling - found.nelbo)
     return told, found.nelbo.cpu().numpy()
 

@@ -216,6 +216,7 @@ def table(found: dict) -> str:
     settings, floor = found.get("settings", {}), found.get("floor", {})
     used = found.get("used", {})  # fewer may be there than were asked for
     held_out, num = used.get("held_out", settings.get("held_out")), used.get("samples", settings.get("num"))
+    paths = f", {settings['paths']} paths" if settings.get("paths", 1) > 1 else ""
     names = list(dict.fromkeys(name for row in found["steps"].values() for name in row))
     rows = [["steps", *names], ["---"] * (1 + len(names))]
     rows += [[steps, *(number(row.get(name)) for name in names)] for steps, row in found["steps"].items()]
@@ -224,7 +225,7 @@ def table(found: dict) -> str:
     lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
     return (
         f"{lines}\nnelbo: an upper bound on -log p of the sampler that takes so many steps, nats an example, of "
-        f"{held_out} held-out examples ± their standard error ({settings.get('particles')} particles). "
+        f"{held_out} held-out examples ± their standard error ({settings.get('particles')} particles{paths}). "
         f"The rest is of {num} samples; the floor is what as many true ones get.\n"
     )
 
