@@ -52,11 +52,12 @@ def main() -> None:
         print(f"{'training step':22} {training[of.method] / training['mdm']:.2f}", flush=True)
     keep_freed_memory()
     models = {m: build.model_of(e, source).eval() for m, e in experiments.items()}
+    order = experiments[of.method].sampling.order
     for T in of.steps:
         ratios = []
         for turn in range(of.turns):
-            order = list(models)[:: 1 if turn % 2 else -1]
-            times = {m: seconds(lambda: sample(models[m], of.num, T, batch=batch)) for m in order}  # noqa: B023
+            turns = list(models)[:: 1 if turn % 2 else -1]
+            times = {m: seconds(lambda: sample(models[m], of.num, T, batch=batch, order=order)) for m in turns}  # noqa: B023
             ratios.append(times[of.method] / times["mdm"])
         print(
             f"{f'sampling, {T} steps':22} {statistics.median(ratios):.3f} ± {error_of_median(ratios):.3f}", flush=True
