@@ -254,5 +254,5 @@ def test_a_learned_grid_is_of_training_examples_from_all_over_the_file(tmp_path,
     seen = []
     monkeypatch.setattr(use, "learn", lambda model, x, **how: seen.append(x) or SimpleNamespace(times=()))
     run = Run.create(tmp_path / "run", recipe("toy.coins"))
-    use.measure_grid(run, None, Sorted(), "fresh", 1, "mixture")
+    use.measure_grid(run, None, Sorted(), run.experiment.sampling, 1, "mixture")
     assert torch.histc(seen[0].double(), 5, 0, 10_000).min() >= 50
