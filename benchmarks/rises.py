@@ -37,7 +37,7 @@ def nats(run: Run, steps: list[int], examples: int, draws: int) -> np.ndarray:
     def one(T: int, draw: int) -> np.ndarray:
         return bound(model, rows, T, generator=seeded(draw, 1), **how).nelbo.cpu().numpy()
 
-    return np.stack([sum(one(T, draw) for draw in range(draws)) / draws + above for T in steps])
+    return np.stack([np.mean([one(T, draw) for draw in range(draws)], 0) + above for T in steps])
 
 
 def main() -> None:
@@ -47,6 +47,8 @@ def main() -> None:
     arguments.add_argument("--examples", type=int, default=16_000)
     arguments.add_argument("--draws", type=int, default=1)
     asked = arguments.parse_args()
+    if min(asked.examples, asked.draws, *asked.steps) < 1:
+        arguments.error("steps, examples and draws must be at least 1")
     asked.steps = sorted(set(asked.steps))
     found = []
     for path in asked.runs:
