@@ -13,7 +13,7 @@ import torch
 
 from vadd.likelihood import PROPOSALS, bound
 from vadd.run import Run
-from vadd.use import load, seeded
+from vadd.use import load, options_of, seeded
 
 
 def main() -> None:
@@ -26,14 +26,14 @@ def main() -> None:
     run = Run.open(told.run)
     model, source = load(run)
     x = torch.from_numpy(source.split("test")[: told.examples]).long().to(model.device)
-    of = run.experiment.sampling
+    how = {name: options_of(run, run.experiment.sampling)[name] for name in ("latents", "grid", "order")}
     print("  T    K  " + "".join(f"{name:>22}" for name in PROPOSALS))
     for steps in told.steps:
         for particles in told.particles:
             cells = []
             for proposal in PROPOSALS:
-                options = {"latents": of.latents, "grid": of.grid, "generator": seeded(1, steps)}
-                found = bound(model, x, steps, particles=particles, proposal=proposal, **options)
+                options = {"particles": particles, "proposal": proposal, "generator": seeded(1, steps)}
+                found = bound(model, x, steps, **options, **how)
                 error = found.nelbo.std().item() / len(x) ** 0.5
                 cells.append(f"{found.nelbo.mean().item():.2f} ± {error:.2f} ({found.ess.mean().item():.1f})")
             print(f"{steps:>3} {particles:>4}  " + "".join(f"{cell:>22}" for cell in cells), flush=True)

@@ -67,6 +67,8 @@ def test_side_by_side_are_the_samples_of_the_command(runs, loaded):
     assert values[2]["headers"] == ["pet", "size"]
     assert len(values[2]["data"]) == 5
     assert said[0].startswith("5 samples, 3 steps, ")
+    runs["digits"].write_json(runs["digits"].grids, {"spread": {"times": [[1, 0], [1, 0.5, 0], [1, 0.5, 0]]}})
+    assert next(drawn([loaded["digits"]], 5, 3, 7))[1].startswith("5 samples, 2 of 3 steps, ")
     assert said[1].startswith(f"{POINTS} samples, 2 steps, ")  # a point has two tokens
 
 
@@ -76,8 +78,9 @@ def test_a_run_that_cannot_draw_says_why_and_the_others_draw(runs, loaded):
     run = runs["text"]
     learned = override(run.experiment, {"sampling.grid": "learned"})
     run.write_json(run.config, learned.model_dump(mode="json"))
+    run.grids.write_text("[")
     first, second = drawn([loaded["text"], loaded["digits"]], 2, 3, 0)
-    assert "has no learned grid yet" in first[1]
+    assert "grids.json holds no grids" in first[1]
     assert second[3].startswith("2 samples, 3 steps")
 
 

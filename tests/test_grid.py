@@ -38,16 +38,13 @@ def test_the_costs_along_a_grid_sum_to_the_bound(latent_dim, latents):
         assert summed == pytest.approx(bound.mean().item(), abs=6 * error + 1e-6)
 
 
-def test_the_costs_of_fixed_latents_are_the_bound_but_for_its_kl():
+def test_the_costs_of_fixed_latents_are_the_bound():
     model = small_model((3,), 3, 2, scale=2.0)
     x, times = torch.tensor([[0, 2, 1]]).repeat(4000, 1), time_grid(4)
     costs = step_costs(model, x, times, latents="fixed", particles=8, generator=generator(1))
-    everything_masked, one = torch.ones(1, 3, dtype=torch.bool), torch.ones(1)
-    posterior = model.posterior(x[:1], everything_masked, one)
-    model.logits(torch.full((1, 3), 3), one, posterior)
     for path in ((0, 4), (0, 1, 4)):
         bound = nelbo(model, x, len(path) - 1, grid=times[list(path)].tolist(), latents="fixed", generator=generator(2))
-        summed = sum(costs[a, b].item() for a, b in itertools.pairwise(path)) + posterior.kl.item()
+        summed = sum(costs[a, b].item() for a, b in itertools.pairwise(path))
         assert summed == pytest.approx(bound.mean().item(), abs=6 * bound.std().item() / 4000**0.5)
 
 
@@ -97,14 +94,53 @@ def test_fine_times_hide_equally_many_tokens_each(schedule):
     torch.testing.assert_close(schedule.alpha(times), torch.linspace(0, 1, 17, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
-def test_beyond_its_times_a_learned_grid_is_interpolated():
+@pytest.mark.parametrize("particles", [1, 16])
+@pytest.mark.parametrize("until", [0, 2])
+def test_with_networks_told_T_a_learned_grid_is_at_most_as_costly_as_any_uniform_one_of_fewer_steps(until, particles):
+    """The bound of this model rises with T: nothing was trained."""
+    network = {"steps": True}
+    model = small_model((4,), 3, 1, scale=2.0, network=network, latents="fixed", taught=[1, 2, 8], until=until)
+    x = torch.randint(3, (1000, 4), generator=generator())
+    grid = learn(model, x, fine=8, particles=particles, generator=generator(1))
+    uniform = [nelbo(model, x, T, particles=particles, generator=generator(2)) for T in range(1, 9)]
+    assert uniform[-1].mean() > min(u.mean() for u in uniform) + 0.1
+    for T in range(1, 9):
+        assert len(time_grid(T, grid)) <= T + 1
+        found = nelbo(model, x, T, grid=grid, particles=particles, generator=generator(2))
+        for other in uniform[:T]:
+            error = (found.var() + other.var()).sqrt().item() / 1000**0.5
+            assert found.mean() <= other.mean() + 4 * error
+    assert len(time_grid(8, grid)) < 9
+
+
+def test_steps_that_a_grid_does_not_take_are_not_told_to_the_networks():
+    model = small_model((4,), 3, 1, network={"steps": True}, latents="fixed", until=4)
+    x, two = torch.randint(3, (20, 4), generator=generator()), LearnedGrid(((1.0, 0.0), *[(1.0, 0.4, 0.0)] * 7))
+    for T in (2, 8, 500):
+        times = time_grid(T, two)
+        assert times.tolist() == [1, 0.4, 0]
+        alike = (T, two), (2, times)
+        assert torch.equal(*(exact_nll(model, x, n, grid=grid) for n, grid in alike))
+        assert torch.equal(*(nelbo(model, x, n, grid=grid, generator=generator(1)) for n, grid in alike))
+        assert torch.equal(*(sample(model, 20, n, grid=grid, generator=generator(1)) for n, grid in alike))
+    with pytest.raises(InputError, match="a grid of 3 steps must be 4 times"):
+        time_grid(3, [1.0, 0.4, 0.0])
+    with pytest.raises(InputError, match="a grid of 3 steps must be 4 times"):
+        time_grid(3, lambda T: [1.0, 0.5, 0.4, 0.3, 0.0])
+
+
+def test_beyond_its_times_a_learned_grid_is_interpolated_unless_it_had_no_use_for_more():
+    fewer = LearnedGrid(((1.0, 0.0), (1.0, 0.75, 0.0), (1.0, 0.75, 0.0)))
+    assert fewer(3) == fewer(4) == fewer(800) == (1.0, 0.75, 0.0)
     grid = LearnedGrid(((1.0, 0.0), (1.0, 0.75, 0.0), (1.0, 0.9, 0.7, 0.0), (1.0, 0.8, 0.75, 0.3, 0.0)))
     assert grid(2) == (1.0, 0.75, 0.0)
     assert grid(8) == pytest.approx([1, 0.9375, 0.875, 0.8125, 0.75, 0.5625, 0.375, 0.1875, 0])
     assert time_grid(800, grid).shape == (801,)
 
 
-@pytest.mark.parametrize("times", [((1.0, 0.5),), ((1.0, 0.0), (1.0, 0.0)), ((1.0, 0.0), (1.0, 1.0, 0.0))])
+@pytest.mark.parametrize(
+    "times", [((1.0, 0.5),), ((1.0, 0.0), (1.0, 0.5)), ((1.0, 0.5, 0.0),), ((1.0, 0.0), (1.0, 1.0, 0.0))]
+)
 def test_grids_that_are_none_are_told(times):
     with pytest.raises(InputError, match="times that fall from 1 to 0"):
         LearnedGrid(times)

@@ -15,6 +15,7 @@ from vadd.comparison import about_data
 from vadd.config import MLP, Evaluation, Latent
 from vadd.data.source import tiled
 from vadd.errors import InputError
+from vadd.grid import LearnedGrid
 from vadd.judge import Columns, Features, Images, judges
 from vadd.measures import METRICS
 from vadd.metrics.classifier import image_classifier
@@ -245,14 +246,20 @@ def test_fewer_examples_are_always_the_same_and_from_all_over_a_file_that_may_be
     assert torch.equal(seen[1], few)  # no call a token
 
 
-def test_a_learned_grid_is_of_training_examples_from_all_over_the_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("examples", [10_000, 200])
+def test_a_learned_grid_is_of_validation_examples_from_all_over_the_file(tmp_path, monkeypatch, examples):
     class Sorted:
         def split(self, name):
-            assert name == "train"
-            return np.arange(10_000)[:, None]
+            assert name == "valid"
+            return np.arange(examples)[:, None]
 
     seen = []
-    monkeypatch.setattr(use, "learn", lambda model, x, **how: seen.append(x) or SimpleNamespace(times=()))
+    monkeypatch.setattr(use, "learn", lambda model, x, **how: seen.append(x) or LearnedGrid(((1.0, 0.0),)))
+    monkeypatch.setattr(use, "load", lambda run: (SimpleNamespace(latents="fresh"), Sorted()))
     run = Run.create(tmp_path / "run", recipe("toy.coins"))
-    use.measure_grid(run, None, Sorted(), run.experiment.sampling, 1, "mixture")
-    assert torch.histc(seen[0].double(), 5, 0, 10_000).min() >= 50
+    assert use.learned_grid(run, "random") == use.learned_grid(run, "random")
+    assert [len(x) for x in seen] == [500]  # once; of few examples several paths
+    assert torch.histc(seen[0].double(), 5, 0, examples).min() >= 50
+    use.learned_grid(run, "spread")
+    assert len(seen) == 2
+    assert json.loads(run.grids.read_text()).keys() == {"random", "spread"}

@@ -12,7 +12,7 @@ from matplotlib.image import imread, imsave
 from rich.console import Console
 
 from vadd import figures
-from vadd.comparison import Comparison, about_budget, fewer_at_infinity, summary
+from vadd.comparison import Comparison, about_budget, about_taken, fewer_at_infinity, summary
 from vadd.config import BitsSource, Experiment, PlaneSource
 from vadd.errors import InputError
 from vadd.report import differences, print_comparison, report
@@ -387,6 +387,16 @@ def test_a_latent_of_which_little_is_known_is_told_so_far():
     assert not any(told[key] for key in ("buckets", "figures", "warnings", "undrawn"))
     assert not told["ess"]["rows"]
     assert latents({"mdm": [{}]}, [1], {}, lambda *_: {}) is None
+
+
+def test_steps_that_a_learned_grid_does_not_take_are_told(capsys):
+    of = comparison(methods=("vadd", "mdm"), steps=(1, 4, 16))
+    assert not about_taken(Comparison(of))
+    of["methods"]["vadd"]["taken"] = {"4": [3, 4], "16": [5, 9]}
+    assert about_taken(Comparison(of)).endswith("No more are taken than 9 by vadd.")
+    of["methods"]["mdm"]["taken"] = {"16": [7, 7]}
+    print_comparison(of, Console(width=80))
+    assert "No more are taken than 9 by vadd, 7 by mdm." in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -221,12 +221,6 @@ def require_able(of: config.Experiment) -> None:
         raise InputError(
             f"latent.prior {of.latent.prior} changes with x_t, and a z that is kept cannot; take standard, or fresh latents"
         )
-    told = getattr(of.network, "steps", False) and of.objective.kind not in ("delbo", "ar")
-    if told and of.sampling.grid == "learned":
-        raise InputError(
-            "sampling.grid learned is made of single steps, and networks that read T change with their number; "
-            "take another grid, or --network.steps false"
-        )
     if of.latent.fitted and of.objective.particles > 1 and of.objective.kl_final < 1:
         raise InputError(
             f"objective.kl_final has no place among {of.objective.particles} particles, got {of.objective.kl_final:g}; "

@@ -47,7 +47,10 @@ Out = Annotated[
     Path, Field(title="FILE", description=".npy .csv .png .gif .txt .jsonl, as suits the data; default: a look")
 ]
 LatentsGiven = Annotated[Latents | None, Field(description="z a step, sample, batch; or a control")]
-GridGiven = Annotated[Grid | None, Field(description="times of the steps; learned: measured by vadd evaluate")]
+GridGiven = Annotated[
+    Grid | None,
+    Field(description="times of the steps; learned: the best, and at most so many; measured once, and kept"),
+]
 OrderGiven = Annotated[Order | None, Field(description="of positions; spread: far from each other in each step")]
 SamplerGiven = Annotated[
     Sampler | None, Field(description="which tokens a step reveals; first-hitting: one, until all are")
@@ -247,7 +250,7 @@ def evaluate(
     paths: Annotated[
         int | None, Field(ge=1, lt=MANY, description="J of the bound; more are tighter; default: the run's, 1")
     ] = None,
-    grid: Annotated[Grid | None, Field(description="times of the steps; learned: measured first, and kept")] = None,
+    grid: GridGiven = None,
     order: OrderGiven = None,
     scorer: Annotated[
         str | None,

@@ -412,6 +412,9 @@ def summary(
             "train_seconds": float(np.mean([s for s in seconds if s is not None] or [0.0])),
             "steps": cells,
         }
+        takes = [found[method, seed].get("taken") or {} for seed in seeds]
+        if fewer := {T: [of[T] for of in takes] for T in steps if any(of.get(T, int(T)) < int(T) for of in takes)}:
+            table[method]["taken"] = fewer
     tests = []
     for (a, b), T in itertools.product(itertools.combinations(methods, 2), steps):
         for metric in names(a, T):

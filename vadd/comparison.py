@@ -268,6 +268,18 @@ def about_budget(of: Comparison) -> str:
     return ""
 
 
+def about_taken(of: Comparison) -> str:
+    """Which methods take fewer steps than they may, on a learned grid; empty where none does."""
+    fewer = {method: of.raw["methods"][method].get("taken") for method in of.methods}
+    most = [f"{max(map(max, counts.values()))} by {method}" for method, counts in fewer.items() if counts]
+    if not most:
+        return ""
+    return (
+        "Steps are at most so many: grids are learned on validation examples, and no more steps are taken than lower the "
+        f"bound there. No more are taken than {', '.join(most)}."
+    )
+
+
 def fewer_at_infinity(evaluations: list[dict]) -> str | None:
     """Of how many examples the bound in the limit of many steps is, where not of all."""
     found = {(e.get("nelbo_infinity", {}).get("examples"), e.get("used", {}).get("held_out")) for e in evaluations}

@@ -337,7 +337,9 @@ Sampler = Literal["ancestral", "confidence", "entropy-bounded", "first-hitting",
 class Sampling(Frozen):
     """Likelihoods are given for the ancestral sampler and first-hitting, its limit of many steps, at temperature 1."""
 
-    grid: Grid = Field("uniform", description="times of the steps; learned: the best ones on training examples")
+    grid: Grid = Field(
+        "uniform", description="times of the steps; learned, on validation examples: the best, and at most so many"
+    )
     order: Order = Field(
         "random",
         description="ancestral and first-hitting only, of positions; spread: those of a step far from each other",

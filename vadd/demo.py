@@ -118,12 +118,14 @@ def drawn(runs: list[Loaded], num: int, steps: int, seed: int) -> Iterator[list]
     for k, of in enumerate(runs):
         outputs = [gradio.skip()] * (2 * len(runs))  # what is there already is not sent again
         began, T = time.perf_counter(), min(int(steps), of.most_steps)
+        seen = []
         try:
-            x = of.draw(of.num(num), T, seed)
+            x = of.draw(of.num(num), T, seed, callback=lambda k, _, seen=seen: seen.append(k))
         except InputError as error:  # the others can be drawn
             outputs[2 * k + 1] = str(error)
         else:
-            calls = f"{T} step{'s' * (T > 1)}" if of.model.has_steps else "a call for each token"
+            taken = f"{1 + max(seen)} of " * (1 + max(seen) < T)  # on a learned grid
+            calls = f"{taken}{T} step{'s' * (T > 1)}" if of.model.has_steps else "a call for each token"
             said = f"{len(x)} sample{'s' * (len(x) > 1)}, {calls}, {time.perf_counter() - began:.2f} s"
             outputs[2 * k : 2 * k + 2] = shown(of.source, x), said
         yield outputs

@@ -23,7 +23,7 @@ from vadd.run import Run, atomic, preview, write_samples
 from vadd.sample import LATENTS, ancestral, first_hitting, sample
 from vadd.schedule import Grid, time_grid
 from vadd.scorer import scorer as chosen_scorer
-from vadd.use import TEMPERED, changed, chosen, load, measure_grid, options_of, rows_of, seeded
+from vadd.use import TEMPERED, changed, chosen, load, options_of, rows_of, seeded
 
 __all__ = ["evaluate"]
 
@@ -53,11 +53,11 @@ def evaluate(
 ) -> dict:
     """Measure a run, write `evaluation.json`, `likelihoods.npz` and the samples it was measured on, and return the first.
 
-    `grid`, `order`: others than the run's; the grid "learned" is measured first, and kept in `grids.json`. `scorer`: whose
-    generative perplexity judges samples of text (`vadd.scorer`), "" for none. `zero_shot`: names of other texts, in
-    `zero_shot_root`, whose perplexity under this model is measured as well. `controls`: also the measures of samples under
-    each other choice of latents. `limit`: also the bound in the limit of many steps. `paper_delbo`: the particles of the
-    paper's number, None for none.
+    `grid`, `order`: others than the run's. `scorer`: whose generative perplexity judges samples of text (`vadd.scorer`), ""
+    for none. `zero_shot`: names of other texts, in `zero_shot_root`, whose perplexity under this model is measured as well.
+    `controls`: also the measures of samples under each other choice of latents. `limit`: also the bound in the limit of
+    many steps. `paper_delbo`: the particles of the paper's number, None for none. `taken` in what comes back: how many
+    steps each T takes, of a learned grid at most T.
 
     Raises:
         InputError: a scorer that cannot be had; it, or other texts, for a run that is not of text; `paper_delbo` or
@@ -79,10 +79,6 @@ def evaluate(
     sampling = changed(run, {"grid": grid, "order": order})
     if sampling.label < 0:  # guidance is towards the label that a sample is asked for
         sampling = sampling.model_copy(update={"guidance": 0.0})
-    if sampling.grid == "learned" and model.has_steps:
-        if progress:
-            print(f"measuring the grids of {run.path.name}", flush=True)
-        measure_grid(run, model, source, sampling, particles, proposal)
     options = options_of(run, sampling)
     extractor = extractor or of.evaluation.extractor
     weights = extractor_weights or of.evaluation.extractor_weights
@@ -106,17 +102,19 @@ def evaluate(
     measured: dict[str, dict] = {}
     each: dict[str, np.ndarray] = {}
     at_infinity = LEFT_OUT
+    takes, first = {T: taken(model, T, options["grid"]) for T in steps}, {}
     for T in told([*steps, *([math.inf] if limit else [])], f"evaluating {run.path.name}", progress):
         if math.isinf(T):
             at_infinity = one_by_one(source, model, test, estimate, options, of.seed)
             continue
-        if measured and not model.has_steps:  # whatever T, it is the same
-            measured[str(T)] = measured[str(steps[0])]
+        if takes[T] in first:  # the same steps
+            measured[str(T)] = measured[str(first[takes[T]])]
             if costs is not None:
                 each[str(T)] = costs
             save(run, source, drawn, f"steps-{T}")
             continue
-        drawn = sample(model, num, T, generator=seeded(of.seed, 1, T), **options).cpu().numpy()
+        first[takes[T]] = T
+        drawn = sample(model, num, T, generator=seeded(of.seed, 1, takes[T]), **options).cpu().numpy()
         run.samples.mkdir(exist_ok=True)
         save(run, source, drawn, f"steps-{T}")
         measured[str(T)], costs = likelihood(model, test, T, estimate, options, of.seed)
@@ -140,6 +138,7 @@ def evaluate(
         "entropy": source.entropy,
         "ideal_mdm": ideal_mdm(source, build.masking(of, source.vocab_size), steps, options["grid"], options["order"]),
         "floor": {name: value for judge in panel for name, value in judge.floor().items()},
+        "taken": {str(T): now for T, now in takes.items()} if model.has_steps else None,
         "settings": {"num": num, "held_out": of.evaluation.held_out}
         | estimate
         | ({"proposal_used": "recognition"} if getattr(model, "chain", False) else {})
@@ -164,9 +163,9 @@ def evaluate(
         few = test[rows_of(len(test), 1000)]
         result["collapse"] = collapse(model, few, whole=of.objective.kind == "persistent")
         if model.reads_steps:
-            result["collapse"]["by_steps"] = {str(T): used_at(model, few, T) for T in steps}
+            result["collapse"]["by_steps"] = {str(T): used_at(model, few, now) for T, now in takes.items()}
     if controls:
-        result["controls"] = controlled(model, panel, steps, num, options, of.seed)
+        result["controls"] = controlled(model, panel, takes, num, options, of.seed)
     if paper_delbo is not None:
         result["paper_delbo"] = delbo_of_the_paper(model, test, paper_delbo, of, source.entropy)
     run.write_json(run.evaluation, result)
@@ -185,7 +184,7 @@ def likelihood(model, x, steps: float, estimate: dict, options: dict, seed: int)
     if options["latents"] == "shared" or tempered or step not in (ancestral, first_hitting):
         return {"nelbo": {"mean": None, "se": None, "particles": estimate["particles"]}}, None
     steps = math.inf if step is first_hitting else steps
-    key = 0 if steps == math.inf else steps
+    key = 0 if steps == math.inf else taken(model, steps, options["grid"])
     how = {name: options[name] for name in ("latents", "grid", "order", "batch")}
     found = bound(model, x, steps, **estimate, generator=seeded(seed, 2, key), **how)
     told = {
@@ -196,6 +195,12 @@ def likelihood(model, x, steps: float, estimate: dict, options: dict, seed: int)
     if model.has_latents and options["latents"] == "fresh" and estimate["paths"] == 1:
         told["total_correlation"] = mean_and_error(found.without_coupling - found.nelbo)
     return told, found.nelbo.cpu().numpy()
+
+
+def taken(model, steps: int, grid: Grid) -> int:
+    """How many steps are taken where so many are asked for: of a learned grid at most these. An autoregressive model does
+    the same whatever T."""
+    return len(time_grid(steps, grid)) - 1 if model.has_steps else 1
 
 
 def one_by_one(source, model, x, *how) -> dict[str, dict]:
@@ -264,14 +269,15 @@ def ideal_mdm(source, masking, steps: Iterable[int], grid: Grid, order: str) -> 
     return costs
 
 
-def controlled(model, panel: list[Judge], steps: Iterable[int], num: int, options: dict, seed: int) -> dict[str, dict]:
+def controlled(model, panel: list[Judge], takes: dict[int, int], num: int, options: dict, seed: int) -> dict[str, dict]:
     """The measures of samples under every choice of latents, the same weights and random numbers: {latents: {T: ...}}."""
     found: dict[str, dict] = {}
     for latents in LATENTS:
-        found[latents] = {}
-        for T in steps:
-            drawn = sample(model, num, T, generator=seeded(seed, 1, T), **options | {"latents": latents})
-            found[latents][str(T)] = measures(panel, drawn.cpu().numpy())
+        of_taken = {}
+        for now in set(takes.values()):
+            drawn = sample(model, num, now, generator=seeded(seed, 1, now), **options | {"latents": latents})
+            of_taken[now] = measures(panel, drawn.cpu().numpy())
+        found[latents] = {str(T): of_taken[now] for T, now in takes.items()}
     return found
 
 

@@ -9,12 +9,17 @@ measured once for all pairs of a fine grid, the best T + 1 of these times follow
 
     C_1(s) = c(1, s),      C_{k+1}(s) = min_{t > s} C_k(t) + c(t, s),      nelbo(T) = C_T(0).
 
-Where the tokens of a step cost each its own (no latents; "zero", "mean"; "fixed", whose KL is paid once whatever the
-grid), and positions come in a random order, a pair needs no U: c(t, s) = r(t, s) E Σ_{i∈M} -log μ^i, one number a time.
+Where the tokens of a step cost each its own (no latents; "zero", "mean"; "fixed", whose KL the first step pays), and
+positions come in a random order, a pair needs no U: c(t, s) = r(t, s) E Σ_{i∈M} -log μ^i, one number a time.
 Else it is taken for each U along one path, integrals over z from the same particles. These come from proposals that
 know M and not U, so a step-aware one is the same as the other here.
 
-Grids are chosen on training examples, so that the bound of held-out ones is a bound all the same.
+Networks that are told T have costs of their own for each T that they are told.
+
+What is kept for T is the best grid of **at most** T steps. Trained networks may be worse in many steps than in few: the
+more is visible, the more of what they make of it was learned by heart. Then more steps are not taken, and with T the bound
+never rises on the examples that grids are chosen on. These are validation examples: training ones would be in favour of
+many steps, and the bound of test examples is a bound all the same.
 """
 
 import itertools
@@ -28,7 +33,7 @@ from torch import Tensor
 
 from vadd.errors import InputError
 from vadd.latent import Mode, Replay
-from vadd.likelihood import PROPOSALS, _integral, _log_ratio, require_likelihood
+from vadd.likelihood import PROPOSALS, _integral, _log_ratio, nelbo, require_likelihood
 from vadd.model import MaskedDiffusion
 from vadd.noise import Streams
 from vadd.objective import token_log_mu
@@ -37,6 +42,7 @@ from vadd.order import reveal_levels
 __all__ = ["LearnedGrid", "fine_times", "learn", "shortest_paths", "step_costs"]
 
 FINE = 64  # times that are chosen from
+JUDGED = 200  # examples by which the looseness of one particle is
 
 
 def fine_times(masking, num: int = FINE) -> Float[Tensor, " num+1"]:
@@ -61,7 +67,7 @@ def step_costs(
 ) -> Float[Tensor, "n+1 n+1"]:
     """c(t_a, t_b) for a < b at [a, b], nats, else infinity; means over the examples. Arguments as of `nelbo`.
 
-    With "fixed" latents z ~ r_φ(z | x), and its KL, which no grid changes, is left out.
+    With "fixed" latents z ~ r_φ(z | x), one particle, and every first step, c(1, t_b), pays the KL.
     """
     latents = latents or model.latents
     require_likelihood(model, latents)
@@ -84,11 +90,12 @@ def _costs(model, x, times, streams, particles, latents, proposal, order) -> Flo
     alpha = model.masking.schedule.alpha(times)
     everything, one = torch.ones_like(x, dtype=torch.bool), torch.ones(len(x), dtype=torch.float64, device=x.device)
     kept = None
-    if latents == "fixed":  # the denoiser asks at its first state, all masks
-        kept = proposal(model, x, everything, everything, one, 1, streams.fork(0))
-        model.logits(model.masking.hide(x, everything), one, kept, at=~everything)
-        particles = 1
     costs = torch.zeros(len(times), len(times), dtype=torch.float64, device=x.device)
+    if latents == "fixed":
+        kept = proposal(model, x, everything, everything, one, 1, streams.fork(0))
+        if model.has_latents:
+            kept(model.denoiser.prior(len(x)))
+        particles = 1
     for a in range(len(times) - 1):
         masked = u > alpha[a]
         rows = masked.flatten(1).any(1).nonzero().squeeze(1)
@@ -115,6 +122,8 @@ def _costs(model, x, times, streams, particles, latents, proposal, order) -> Flo
             log_f = (tokens * revealed[:, None]).sum(2)
             cost = _integral(log_f, draw)[0] if coupled else -log_f.sum(1)
             costs[a, b] = cost.where(revealed.any(1), 0.0).sum()
+    if kept is not None:
+        costs[0] += kept.kl.sum()
     return costs
 
 
@@ -135,14 +144,16 @@ def shortest_paths(costs: Float[Tensor, "n+1 n+1"]) -> list[tuple[float, tuple[i
 
 @dataclass(frozen=True)
 class LearnedGrid:
-    """Grids for T = 1, ..., n, called with T. Beyond n the one of n/2 steps is interpolated, linearly in i/T."""
+    """Grids of at most T steps for T = 1, ..., n, called with T. Beyond n the last one, where it has fewer steps than n;
+    else the one of n/2 steps is interpolated, linearly in i/T."""
 
     times: tuple[tuple[float, ...], ...]
 
     def __call__(self, steps: int) -> Sequence[float]:
-        if steps <= len(self.times):
-            return self.times[steps - 1]
-        known = self.times[max(1, len(self.times) // 2) - 1]
+        n = len(self.times)
+        if steps <= n or len(self.times[-1]) <= n:
+            return self.times[min(steps, n) - 1]
+        known = self.times[max(1, n // 2) - 1]
         last = len(known) - 1
         at = [i * last / steps for i in range(steps)]
         between = [known[int(i)] + (i - int(i)) * (known[int(i) + 1] - known[int(i)]) for i in at]
@@ -153,16 +164,44 @@ class LearnedGrid:
             raise InputError("a learned grid must have times, got none")
         for T, grid in enumerate(self.times, 1):
             falls = all(t > s for t, s in itertools.pairwise(grid))
-            if len(grid) != T + 1 or not falls or (grid[0], grid[-1]) != (1, 0):
-                raise InputError(f"a grid of {T} steps must be {T + 1} times that fall from 1 to 0, got {grid}")
+            if not 2 <= len(grid) <= T + 1 or not falls or (grid[0], grid[-1]) != (1, 0):
+                raise InputError(f"a grid of at most {T} steps must be times that fall from 1 to 0, got {grid}")
 
 
-def learn(model: MaskedDiffusion, x: Int[Tensor, "B *D"], *, fine: int = FINE, **options) -> LearnedGrid:
-    """The grids that are best on the examples x, measured as `step_costs` does with its options."""
-    if model.reads_steps:
-        raise InputError(
-            "grids are learned from the costs of single steps, and this model's depend on how many there are"
-        )
+def learn(
+    model: MaskedDiffusion,
+    x: Int[Tensor, "B *D"],
+    *,
+    fine: int = FINE,
+    generator: torch.Generator | None = None,
+    **options,
+) -> LearnedGrid:
+    """The grids of at most T steps that are best on the examples x, measured as `step_costs` does with its options, and
+    the same random numbers whatever the networks are told."""
     times = fine_times(model.masking, fine)
-    costs = step_costs(model, x, times, **options).cpu()
-    return LearnedGrid(tuple(tuple(times[list(path)].tolist()) for _, path in shortest_paths(costs)))
+    seed = int(torch.randint(2**62, (), generator=generator))
+    paths, looser, chosen, least = {}, {}, [], math.inf
+    for T in range(1, fine + 1):
+        with model.told(T):
+            heard = model.heard()
+            if heard not in paths:
+                costs = step_costs(model, x, times, generator=torch.Generator().manual_seed(seed), **options)
+                paths[heard] = shortest_paths(costs.cpu())
+                looser[heard] = looseness(model, x, times[list(paths[heard][T - 1][1])].tolist(), seed, options)
+        cost, path = paths[heard][T - 1]
+        if cost - looser[heard] < least:
+            least, best = cost - looser[heard], tuple(times[list(path)].tolist())
+        chosen.append(best)
+    return LearnedGrid(tuple(chosen))
+
+
+def looseness(model: MaskedDiffusion, x: Int[Tensor, "B *D"], grid: list[float], seed: int, options: dict) -> float:
+    """By how much the bound of fixed z is lower with the particles that are asked for than with one, which costs have;
+    nats. It depends on what the networks are told, and hardly on the grid."""
+    if (options.get("latents") or model.latents) != "fixed" or options.get("particles", 1) == 1:
+        return 0.0
+    one, several = (
+        nelbo(model, x[:JUDGED], len(grid) - 1, grid=grid, generator=torch.Generator().manual_seed(seed), **how)
+        for how in (options | {"particles": 1}, options)
+    )
+    return (one - several).mean().item()

@@ -136,6 +136,8 @@ def bound(
             raise InputError(f"{name} must be at least 1, got {value}")
     latents = latents or model.latents
     require_likelihood(model, latents)
+    times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
+    steps = steps if times is None else len(times) - 1  # a learned grid takes no more than it has use for
     if paths > 1:
         require_unbiased(model, steps, particles, latents, paths)
     if isinstance(proposal, str):
@@ -144,7 +146,6 @@ def bound(
         if proposal == "adapted" and latents != "fixed" and steps > 1:
             proposal = "mixture"
         proposal = recognition if model.chain else PROPOSALS[proposal]
-    times = None if steps == math.inf else time_grid(steps, grid).to(model.device)
     if latents == "zero" or not model.has_latents_at(steps):
         particles = 1  # nothing to average over
     x = require_tokens(x, model.shape, model.masking.vocab_size).to(model.device)
@@ -500,6 +501,7 @@ def exact_nll(
             z, weight = torch.zeros_like(z[:1]), torch.ones_like(weight[:1])  # the prior's mean
         answers, parts = Scaled, z.split(dims, 1) if dims else ()
     times = time_grid(steps, grid).to(x.device)
+    steps = len(times) - 1
     r = model.masking.reveal_probability(times[:-1], times[1:])
     subsets = [
         torch.tensor(bits, dtype=torch.bool, device=x.device)

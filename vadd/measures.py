@@ -31,7 +31,7 @@ METRICS = {  # the main measures first: this is the order of the page
         "NELBO",
         "nats",
         "lower",
-        "An upper bound on −log p(x) of the sampler that takes exactly this many steps, averaged over held-out data, in "
+        "An upper bound on −log p(x) of the sampler of this many steps, averaged over held-out data, in "
         "nats per example. It charges a method for the correlations it loses by revealing many tokens at once.",
         "The entropy of the data, where it is known: no model has a lower expected value.",
     ),
@@ -66,7 +66,7 @@ METRICS = {  # the main measures first: this is the order of the page
         "",
         "lower",
         "exp of the NELBO of the held-out texts over the number of their tokens, padding not counted: an upper bound on "
-        "the perplexity of the sampler that takes exactly this many steps.",
+        "the perplexity of the sampler of this many steps.",
         "",
     ),
     "ppl_valid": Metric(

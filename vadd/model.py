@@ -176,6 +176,12 @@ class MaskedDiffusion(nn.Module):
             said["labels"] = torch.as_tensor(classes if labels is None else labels, device=self.device).expand(rows)
         return said
 
+    def heard(self) -> tuple[float | None, bool]:
+        """Which T networks are told for the one that this model is told now, None if they read none, and whether z is used:
+        all that a number of steps changes about them."""
+        said = self._told(self.denoiser, 1).get("steps")
+        return None if said is None else said.item(), self.has_latents_at(self.steps)
+
     def _silent(self) -> Bool[Tensor, " B"] | None:
         """Where z is switched off, since T is above `until`, (B,), or (1,) for all rows: None for nowhere."""
         return torch.as_tensor(self.steps, device=self.device).reshape(-1) > self.until if self.until else None

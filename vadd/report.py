@@ -23,6 +23,7 @@ from vadd.comparison import (
     Comparison,
     about_budget,
     about_data,
+    about_taken,
     about_tests,
     counted,
     duration,
@@ -119,6 +120,7 @@ def report(directory: Path) -> Path:
         tables=[table(of, name, found) for name in of.metrics],
         models=models(of, found),
         budget=about_budget(of),
+        taken=about_taken(of),
         data=about_data(of.raw),
         latent=latents(found, of.steps, marks, shown.add),
         differences=differences(of),
@@ -434,6 +436,8 @@ def print_comparison(comparison: dict, console: Console) -> None:
             console.print()
     seeds = "One seed" if len(of.seeds) < 2 else f"{len(of.seeds)} seeds"
     console.print(f"{seeds}: {of.error}.")
+    if taken := about_taken(of):
+        console.print(taken, highlight=False)
 
 
 def in_terminal(cell: dict | None, places: int, best: float | None) -> tuple[str, str]:

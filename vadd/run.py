@@ -8,7 +8,7 @@
     vocabulary.json    what the tokens of a user's own data stand for
     evaluation.json    what was measured
     likelihoods.npz    the bound of every held-out example, an array for each number of steps
-    grids.json         times of the steps that are best on training examples, for each number of steps
+    grids.json         times of the steps that are best on validation examples, for at most each number of them
     samples/           what it was measured on
 
 A process may be killed and a disk may be full at any moment. So whatever is written whole is written aside and put in

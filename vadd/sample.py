@@ -316,11 +316,12 @@ def sample(
     elif steps == math.inf:
         raise InputError("infinitely many steps are for the ancestral sampler alone; give a number of steps")
     require_order(order, step)
+    times = None if steps == math.inf else time_grid(steps, grid).to(model.device)[:, None].expand(-1, num)
+    steps = steps if times is None else len(times) - 1  # a learned grid takes no more than it has use for
     law = TokenLaw(temperature, top_p, AVERAGED if latents == "mean" and model.has_latents_at(steps) else 1)
     law.require()
     require_temperature("latent_temperature", latent_temperature)
     require_label(model, label, guidance)
-    times = None if steps == math.inf else time_grid(steps, grid).to(model.device)[:, None].expand(-1, num)
     start = given_to_start(model, num, given)
     # Two families of streams: for positions and tokens, and for latents.
     tokens = Streams.spawn(num, generator, model.device)

@@ -121,15 +121,15 @@ Grid = str | Sequence[float] | Callable[[int], Sequence[float]]
 """Times of a sampler: by name, as they are, or as a function from the number of steps."""
 
 
-def time_grid(steps: int, grid: Grid = "uniform") -> Float[Tensor, " steps+1"]:
-    """Times 1 = t_T > ... > t_0 = 0 of a sampler, in sampling order, float64, shape (steps + 1,).
+def time_grid(steps: int, grid: Grid = "uniform") -> Float[Tensor, " T+1"]:
+    """Times 1 = t_T > ... > t_0 = 0 of a sampler, in sampling order, float64, shape (T + 1,); T = `steps`.
 
     uniform: t_i = i/T.  cosine: t_i = cos(π/2 (1 - i/T)), fine steps first, while everything is masked (MD4, section 4).
-    Or the times themselves, or a function from T to them.
+    Or the times themselves, or a function from `steps` to them, which may give fewer: T is then what it gives.
 
     Raises:
         InputError: `steps` that are no whole number of at least 1, an unknown `grid`, or times that are not T + 1 falling
-            from 1 to 0.
+            from 1 to 0, of a function at most T + 1.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
@@ -146,7 +146,8 @@ def time_grid(steps: int, grid: Grid = "uniform") -> Float[Tensor, " steps+1"]:
     if isinstance(grid, str):
         raise InputError(f"grid must be uniform or cosine, got {grid!r}; or give the times")
     times = torch.as_tensor(grid(steps) if callable(grid) else grid, dtype=torch.float64)
-    if len(times) != steps + 1 or times[0] != 1 or times[-1] != 0 or not (times.diff() < 0).all():
+    fits = 2 <= len(times) <= steps + 1 if callable(grid) else len(times) == steps + 1
+    if not fits or times[0] != 1 or times[-1] != 0 or not (times.diff() < 0).all():
         given = reprlib.repr(times.tolist())
         raise InputError(f"a grid of {steps} steps must be {steps + 1} times that fall from 1 to 0, got {given}")
     return times

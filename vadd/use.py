@@ -4,6 +4,7 @@ Everything here is a function of the run directory and a seed.
 """
 
 import json
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +16,11 @@ from vadd.config import Sampling
 from vadd.diagnostics import encoded
 from vadd.errors import InputError, too_large
 from vadd.grid import FINE, LearnedGrid, learn
+from vadd.order import ORDERS
 from vadd.overrides import replaced
 from vadd.run import Run
 from vadd.sample import sample
+from vadd.schedule import Grid
 
 __all__ = [
     "TEMPERED",
@@ -26,15 +29,15 @@ __all__ = [
     "draw",
     "encode",
     "fill",
+    "learned_grid",
     "load",
-    "measure_grid",
     "options_of",
     "rows_of",
     "seeded",
 ]
 
 ORDERED = ("ancestral", "first-hitting")  # samplers that do not choose positions by what they see
-LEARNED_ON = 500  # training examples
+LEARNED_ON, LEARNED_BY = 500, 16  # validation examples; particles, at most
 STEPWISE = (
     "grid",
     "order",
@@ -89,6 +92,7 @@ def draw(
     """`num` samples in `steps` steps, (num, *shape) integers. `changes`: of the run's `Sampling`, None for none."""
     model, _ = load(run)
     options = options_of(run, changed(run, changes))
+    tell_fewer(options["grid"], steps)
     if batch is not None:
         options["batch"] = batch
     return sample(model, num, steps, generator=seeded(seed), callback=callback, **options).cpu().numpy()
@@ -109,6 +113,7 @@ def fill(
     model, _ = load(run)
     rows = torch.from_numpy(np.repeat(given, num, axis=0)).long()
     options = options_of(run, changed(run, changes)) | {"callback": callback}
+    tell_fewer(options["grid"], steps)
     return sample(model, len(rows), steps, given=rows, generator=seeded(seed), **options).cpu().numpy()
 
 
@@ -134,6 +139,8 @@ def changed(run: Run, changes: dict[str, object]) -> Sampling:
         raise InputError(
             f"sampler {sampling.sampler} chooses positions itself, got order {sampling.order}; leave one out"
         )
+    if asked.get("grid") == "learned" and sampling.sampler != "ancestral":
+        raise InputError(f"grids are learned for the ancestral sampler, got sampler {sampling.sampler}; leave one out")
     return sampling
 
 
@@ -150,32 +157,43 @@ def options_of(run: Run, sampling: Sampling) -> dict:
                 f"{run.path} is autoregressive and reads no classes, got guidance {sampling.guidance:g}; leave it out"
             )
         sampling = Sampling(temperature=sampling.temperature, top_p=sampling.top_p)
-    grid = learned_grid(run) if sampling.grid == "learned" else sampling.grid
-    order = sampling.order if sampling.sampler in ORDERED else "random"
+    grid, order = sampling.grid, sampling.order if sampling.sampler in ORDERED else "random"
+    if grid == "learned":  # for ancestral sampling
+        grid = learned_grid(run, order) if sampling.sampler == "ancestral" else "uniform"
     options = {"latents": sampling.latents, "grid": grid, "order": order, "batch": run.experiment.evaluation.batch}
     if sampling.sampler != "ancestral":
         options["step"] = build.sampler(sampling)
     return options | {name: value for name, not_so in TEMPERED.items() if (value := getattr(sampling, name)) != not_so}
 
 
-def learned_grid(run: Run) -> LearnedGrid:
-    """Raises InputError if it was never measured, or what is there is none."""
-    measure = f"vadd evaluate {run.path} --grid learned"
-    if not run.grids.exists():
-        raise InputError(f"{run.path} has no learned grid yet; measure it with: {measure}")
-    try:
-        return LearnedGrid(tuple(map(tuple, json.loads(run.grids.read_text())["times"])))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{run.grids} holds no grids ({error}); measure them again with: {measure}") from None
+def tell_fewer(grid: Grid, steps: int) -> None:
+    """A note where a learned grid takes fewer steps than are asked for."""
+    if isinstance(grid, LearnedGrid) and (taken := len(grid(steps)) - 1) < steps:
+        why = "more did not lower the bound on validation examples"
+        print(f"note: {taken} of {steps} steps are taken, {why}; --grid uniform takes all", file=sys.stderr)
 
 
-def measure_grid(run: Run, model, source, sampling: Sampling, particles: int, proposal: str) -> None:
-    """Learn the grid on training examples and write `grids.json`. Raises InputError for shared latents."""
-    x = chosen(source.split("train"), LEARNED_ON)
-    how = {"latents": sampling.latents, "order": sampling.order, "particles": particles, "proposal": proposal}
-    seed = run.experiment.seed
-    grid = learn(model, x, **how, batch=run.experiment.evaluation.batch, generator=seeded(seed, 4))
-    run.write_json(run.grids, how | {"examples": len(x), "fine": FINE, "times": grid.times})
+def learned_grid(run: Run, order: str) -> LearnedGrid:
+    """The grids that `grids.json` holds for this order of positions; where it holds none, they are measured first, and kept.
+    They are those of the model's own latents: controls have the same. Raises InputError if what is there is no grid."""
+    kept = {}
+    if run.grids.exists():
+        try:
+            kept = dict(json.loads(run.grids.read_text()))
+            if order in kept:
+                return LearnedGrid(tuple(map(tuple, kept[order]["times"])))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{run.grids} holds no grids ({error}); remove it, and they are measured again") from None
+    print(f"measuring the grids of {run.path.name}", file=sys.stderr, flush=True)
+    model, source = load(run)
+    x, of = chosen(source.split("valid"), LEARNED_ON), run.experiment
+    x = x.repeat(-(-LEARNED_ON // len(x)), *[1] * (x.dim() - 1))[:LEARNED_ON]  # of few, several paths each
+    how = {"latents": model.latents, "particles": min(of.evaluation.particles, LEARNED_BY)}
+    how |= {"proposal": of.evaluation.proposal, "batch": of.evaluation.batch}
+    grid = learn(model, x, order=order, generator=seeded(of.seed, 4), **how)
+    found = {order: how | {"split": "valid", "examples": len(x), "fine": FINE, "times": grid.times}}
+    run.write_json(run.grids, {name: kept[name] for name in ORDERS if name in kept} | found)
+    return grid
 
 
 @torch.no_grad()
