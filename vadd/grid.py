@@ -42,7 +42,7 @@ from vadd.order import reveal_levels
 __all__ = ["LearnedGrid", "fine_times", "learn", "shortest_paths", "step_costs"]
 
 FINE = 64  # times that are chosen from
-JUDGED = 200  # examples by which the looseness of one particle is
+JUDGED, FEW = 200, 4  # examples and steps by which the looseness of one particle is
 
 
 def fine_times(masking, num: int = FINE) -> Float[Tensor, " num+1"]:
@@ -187,7 +187,8 @@ def learn(
             if heard not in paths:
                 costs = step_costs(model, x, times, generator=torch.Generator().manual_seed(seed), **options)
                 paths[heard] = shortest_paths(costs.cpu())
-                looser[heard] = looseness(model, x, times[list(paths[heard][T - 1][1])].tolist(), seed, options)
+                few = paths[heard][min(T, FEW) - 1][1]
+                looser[heard] = looseness(model, x, times[list(few)].tolist(), seed, options)
         cost, path = paths[heard][T - 1]
         if cost - looser[heard] < least:
             least, best = cost - looser[heard], tuple(times[list(path)].tolist())

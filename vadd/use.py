@@ -187,7 +187,6 @@ def learned_grid(run: Run, order: str) -> LearnedGrid:
     print(f"measuring the grids of {run.path.name}", file=sys.stderr, flush=True)
     model, source = load(run)
     x, of = chosen(source.split("valid"), LEARNED_ON), run.experiment
-    x = x.repeat(-(-LEARNED_ON // len(x)), *[1] * (x.dim() - 1))[:LEARNED_ON]  # of few, several paths each
     how = {"latents": model.latents, "particles": min(of.evaluation.particles, LEARNED_BY)}
     how |= {"proposal": of.evaluation.proposal, "batch": of.evaluation.batch}
     grid = learn(model, x, order=order, generator=seeded(of.seed, 4), **how)
