@@ -275,8 +275,8 @@ def about_taken(of: Comparison) -> str:
     if not most:
         return ""
     return (
-        "Steps are at most so many: grids are learned on validation examples, and no more steps are taken than lower the "
-        f"bound there. No more are taken than {', '.join(most)}."
+        "Numbers of steps are the most that may be taken: their times are learned on validation examples, and no more are "
+        f"taken than lower the bound there. The most taken: {', '.join(most)}."
     )
 
 

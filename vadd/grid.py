@@ -42,7 +42,7 @@ from vadd.order import reveal_levels
 __all__ = ["LearnedGrid", "fine_times", "learn", "shortest_paths", "step_costs"]
 
 FINE = 64  # times that are chosen from
-JUDGED, FEW = 200, 4  # examples and steps by which the looseness of one particle is
+JUDGED = 200  # examples by which bounds are compared
 
 
 def fine_times(masking, num: int = FINE) -> Float[Tensor, " num+1"]:
@@ -176,33 +176,40 @@ def learn(
     generator: torch.Generator | None = None,
     **options,
 ) -> LearnedGrid:
-    """The grids of at most T steps that are best on the examples x, measured as `step_costs` does with its options, and
-    the same random numbers whatever the networks are told."""
+    """The grids of at most T steps that are best on the examples x, measured as `step_costs` does with its options.
+
+    Networks that read T hear the same for several T. Of such T the least cost decides; between them the bounds themselves,
+    by paths in common, since costs of fixed z have one particle: that of the larger T is to be lower by more than its error.
+    """
     times = fine_times(model.masking, fine)
     seed = int(torch.randint(2**62, (), generator=generator))
-    paths, looser, chosen, least = {}, {}, [], math.inf
+    groups: dict[tuple, list[int]] = {}
     for T in range(1, fine + 1):
         with model.told(T):
-            heard = model.heard()
-            if heard not in paths:
-                costs = step_costs(model, x, times, generator=torch.Generator().manual_seed(seed), **options)
-                paths[heard] = shortest_paths(costs.cpu())
-                few = paths[heard][min(T, FEW) - 1][1]
-                looser[heard] = looseness(model, x, times[list(few)].tolist(), seed, options)
-        cost, path = paths[heard][T - 1]
-        if cost - looser[heard] < least:
-            least, best = cost - looser[heard], tuple(times[list(path)].tolist())
-        chosen.append(best)
+            groups.setdefault(model.heard(), []).append(T)
+    chosen, least, bounds = [], math.inf, None
+    for group in groups.values():
+        with model.told(group[0]):
+            costs = step_costs(model, x, times, generator=torch.Generator().manual_seed(seed), **options)
+        found = {T: (cost, times[list(path)].tolist()) for T, (cost, path) in enumerate(shortest_paths(costs.cpu()), 1)}
+        looser = 0.0
+        if len(groups) > 1:
+            cost, grid = min(found[T] for T in group)
+            how = options | {"grid": grid, "generator": torch.Generator().manual_seed(seed)}
+            now = nelbo(model, x[:JUDGED], len(grid) - 1, **how)
+            if bounds is not None and not lower(now, bounds):
+                chosen += [best] * len(group)
+                continue
+            bounds, looser = now, cost - now.mean().item()
+        for T in group:
+            cost, grid = found[T]
+            if cost - looser < least:
+                least, best = cost - looser, tuple(grid)
+            chosen.append(best)
     return LearnedGrid(tuple(chosen))
 
 
-def looseness(model: MaskedDiffusion, x: Int[Tensor, "B *D"], grid: list[float], seed: int, options: dict) -> float:
-    """By how much the bound of fixed z is lower with the particles that are asked for than with one, which costs have;
-    nats. It depends on what the networks are told, and hardly on the grid."""
-    if (options.get("latents") or model.latents) != "fixed" or options.get("particles", 1) == 1:
-        return 0.0
-    one, several = (
-        nelbo(model, x[:JUDGED], len(grid) - 1, grid=grid, generator=torch.Generator().manual_seed(seed), **how)
-        for how in (options | {"particles": 1}, options)
-    )
-    return (one - several).mean().item()
+def lower(a: Float[Tensor, " B"], b: Float[Tensor, " B"]) -> bool:
+    """Whether the mean of a is lower by more than the standard error of the difference."""
+    difference = a - b
+    return bool(difference.mean() < -difference.std() / len(difference) ** 0.5)
