@@ -7,8 +7,10 @@ import pytest
 import torch
 from conftest import generator, perfect, small_model
 
-from vadd import Cosine, Geometric, InputError, Linear, Polynomial, exact_nll, nelbo, sample, time_grid
+from vadd import Cosine, Geometric, InputError, Linear, Polynomial, build, exact_nll, nelbo, sample, time_grid
 from vadd.grid import LearnedGrid, fine_times, learn, shortest_paths, step_costs
+from vadd.overrides import override
+from vadd.recipes import recipe, with_method
 
 
 def test_dynamic_programming_finds_what_trying_all_subsets_finds():
@@ -111,6 +113,19 @@ def test_with_networks_told_T_a_learned_grid_is_at_most_as_costly_as_any_uniform
             error = (found.var() + other.var()).sqrt().item() / 1000**0.5
             assert found.mean() <= other.mean() + 4 * error
     assert len(time_grid(8, grid)) < 9
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("examples", [1, 30])
+@pytest.mark.parametrize("method", ["mdm", "vadd", "vadd-plus", "vadd-chain"])
+def test_every_method_has_learned_grids(method, examples):
+    small = {"network.width": 16, "network.blocks": 1, "network.embedding": 4}
+    model = build.model(with_method(override(recipe("image.digits"), small), method), (5,), 4).eval()
+    x = torch.randint(4, (examples, 5), generator=generator())
+    grid = learn(model, x, fine=8, particles=16, proposal="adapted", order="spread", generator=generator(1))
+    assert all(len(times) <= T + 1 for T, times in enumerate(grid.times, 1))
+    how = {"particles": 16, "proposal": "adapted", "order": "spread", "grid": grid, "generator": generator(1)}
+    assert nelbo(model, x, 1000, **how).isfinite().all()
 
 
 def test_steps_that_a_grid_does_not_take_are_not_told_to_the_networks():
